@@ -1,0 +1,3 @@
+//! Starling: a leaderless, Dynamo-style key-value store.
+
+pub mod types;
