@@ -1,0 +1,3 @@
+//! What every replica must decide alike: pure, deterministic, tested without a runtime.
+
+pub mod quorum;

@@ -1,0 +1,349 @@
+//! One read: whom to ask for what, when it is enough, whom to mend.
+//!
+//! ```text
+//!            failure: a spare                differing digests: their records
+//!            slow: a spare                  ┌───────────────┐
+//!  Ask ─────────────────────────▶ collect ──┴─▶ all merged ──┴─▶ stale replicas? ──no──▶ Finish
+//!  (record of one, digests of                                        │ yes, blocking
+//!   others)                                                          ▼
+//!                                                     Repair, until a majority has the merge
+//! ```
+//!
+//! Every event ends in [`Get::step`], which looks at what each replica has said and derives what
+//! is to be done: there is no other state than that.
+
+use smallvec::SmallVec;
+
+use super::{ReplicaIndex, majority};
+
+/// What replicas hold of a key and a read merges: a record, or its heads.
+pub trait Mergeable {
+    /// Joins another replica's into this one.
+    fn merge_in(&mut self, other: &Self);
+    /// Equal contents have equal digests.
+    fn digest(&self) -> u64;
+}
+
+/// What to ask a replica for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// All that is merged.
+    Full,
+    /// Its digest.
+    Digest,
+}
+
+/// What a replica answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<D> {
+    /// All of it.
+    Full(D),
+    /// The digest of it.
+    Digest(u64),
+}
+
+/// When stale replicas are mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairMode {
+    /// From a majority up, the read waits until the merge stands on a majority.
+    Blocking,
+    /// After the answer.
+    Async,
+    /// Not at all.
+    Off,
+}
+
+/// How a read is to be done.
+#[derive(Clone, Debug)]
+pub struct GetPlan {
+    /// R.
+    pub required: u8,
+    /// The size of the replica set.
+    pub n: u8,
+    /// Replicas that may be asked, the best first. Those known to be down are not among them.
+    pub candidates: SmallVec<[ReplicaIndex; 5]>,
+    /// Whether all but one are asked for digests only.
+    pub digests: bool,
+    /// What to do about stale replicas.
+    pub repair: RepairMode,
+}
+
+/// What the coordinator is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GetCommand {
+    /// Ask this replica.
+    Ask(ReplicaIndex, Want),
+    /// Send the merge to this replica and tell [`Get::repaired`] or [`Get::repair_failed`].
+    Repair(ReplicaIndex),
+    /// Answer the client; [`Get::finish`] has what.
+    Finish,
+    /// The level can no longer be reached.
+    Fail,
+}
+
+/// What a read came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished<D> {
+    /// The merge of all answers that count.
+    pub merged: D,
+    /// How many those are.
+    pub got: u8,
+    /// Replicas that lack some of it and are not being mended yet.
+    pub stale: SmallVec<[ReplicaIndex; 5]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Heard {
+    Nothing,
+    Asked(Want),
+    Digest(u64),
+    /// Its contents are in the merge; this was their digest.
+    Merged(u64),
+    Repairing,
+    Failed,
+}
+
+/// The state of one read. See the module's head.
+#[derive(Debug)]
+pub struct Get<D> {
+    plan: GetPlan,
+    heard: SmallVec<[Heard; 5]>,
+    merged: Option<D>,
+    /// How many answers count, once that is fixed: what follows is repair.
+    settled: Option<u8>,
+    done: bool,
+}
+
+impl<D: Mergeable> Get<D> {
+    /// Begins a read; the commands ask the first `required` candidates.
+    pub fn start(plan: GetPlan) -> (Self, Vec<GetCommand>) {
+        let heard = SmallVec::from_elem(Heard::Nothing, plan.n as usize);
+        let mut get = Self { plan, heard, merged: None, settled: None, done: false };
+        let commands = get.step();
+        (get, commands)
+    }
+
+    /// A replica answered.
+    pub fn answered(&mut self, from: ReplicaIndex, answer: Answer<D>) -> Vec<GetCommand> {
+        if self.settled.is_some() || !matches!(self.heard[from.index()], Heard::Asked(_)) {
+            return Vec::new();
+        }
+        self.heard[from.index()] = match answer {
+            Answer::Digest(digest) => Heard::Digest(digest),
+            Answer::Full(contents) => {
+                let digest = contents.digest();
+                match &mut self.merged {
+                    Some(merged) => merged.merge_in(&contents),
+                    none => *none = Some(contents),
+                }
+                Heard::Merged(digest)
+            }
+        };
+        self.step()
+    }
+
+    /// A replica failed to answer. It counts no more.
+    pub fn failed(&mut self, from: ReplicaIndex) -> Vec<GetCommand> {
+        if !matches!(self.heard[from.index()], Heard::Asked(_)) {
+            return Vec::new();
+        }
+        self.heard[from.index()] = Heard::Failed;
+        self.step()
+    }
+
+    /// A replica did not take the merge.
+    pub fn repair_failed(&mut self, replica: ReplicaIndex) -> Vec<GetCommand> {
+        if self.heard[replica.index()] != Heard::Repairing {
+            return Vec::new();
+        }
+        self.heard[replica.index()] = Heard::Failed;
+        self.step()
+    }
+
+    /// A replica took the merge.
+    pub fn repaired(&mut self, replica: ReplicaIndex) -> Vec<GetCommand> {
+        if self.heard[replica.index()] != Heard::Repairing {
+            return Vec::new();
+        }
+        self.heard[replica.index()] = Heard::Merged(self.merged_digest());
+        self.step()
+    }
+
+    /// The replicas asked are slow: asks one more, if there is one; or for its record one of those
+    /// that sent a digest, if no record came.
+    pub fn hedge(&mut self) -> Vec<GetCommand> {
+        if self.settled.is_some() {
+            return Vec::new();
+        }
+        self.ask_spare().or_else(|| self.ask_for_record()).into_iter().collect()
+    }
+
+    /// The answers that count so far.
+    pub fn got(&self) -> u8 {
+        self.count(|heard| matches!(heard, Heard::Digest(_) | Heard::Merged(_)))
+    }
+
+    /// What to answer, after [`GetCommand::Finish`].
+    pub fn finish(self) -> Finished<D> {
+        let got = self.settled.expect("a read finishes once its answers are fixed");
+        let stale = if self.plan.repair == RepairMode::Off {
+            SmallVec::new()
+        } else {
+            self.stale()
+        };
+        let merged = self.merged.expect("a read finishes on at least one merged answer");
+        Finished { merged, got, stale }
+    }
+
+    /// The merge, once a repair was asked for.
+    pub fn merged(&self) -> Option<&D> {
+        self.merged.as_ref()
+    }
+
+    fn step(&mut self) -> Vec<GetCommand> {
+        if self.done {
+            return Vec::new();
+        }
+        if self.settled.is_none() {
+            let commands = self.collect();
+            if self.settled.is_none() {
+                return commands;
+            }
+        }
+        self.mend()
+    }
+
+    /// Gathers answers until `required` of them are in the merge.
+    fn collect(&mut self) -> Vec<GetCommand> {
+        let mut commands = Vec::new();
+        while self.got() + self.outstanding() < self.plan.required {
+            match self.ask_spare() {
+                Some(command) => commands.push(command),
+                None => return self.end(GetCommand::Fail),
+            }
+        }
+        if self.got() < self.plan.required {
+            return commands;
+        }
+        let unmerged = self.unmerged();
+        if unmerged.is_empty() {
+            self.settled = self.merged.is_some().then(|| self.got());
+            return commands;
+        }
+        for replica in unmerged {
+            self.heard[replica.index()] = Heard::Asked(Want::Full);
+            commands.push(GetCommand::Ask(replica, Want::Full));
+        }
+        commands
+    }
+
+    /// Answers that are known by digest only and must be fetched: those that differ from every
+    /// merged one; where nothing was merged and no record is on its way, the first.
+    fn unmerged(&self) -> SmallVec<[ReplicaIndex; 5]> {
+        let merged = |digest: &u64| self.heard.contains(&Heard::Merged(*digest));
+        let differing = self.replicas(|heard| match heard {
+            Heard::Digest(digest) => !merged(digest),
+            _ => false,
+        });
+        if self.merged.is_some() {
+            return differing;
+        }
+        if self.heard.contains(&Heard::Asked(Want::Full)) {
+            // A spare was asked in place of a failed one: its record will settle most of these.
+            return SmallVec::new();
+        }
+        differing.into_iter().take(1).collect()
+    }
+
+    /// Mends stale replicas, as far as the answer has to wait for it.
+    fn mend(&mut self) -> Vec<GetCommand> {
+        let enough = majority(self.plan.n);
+        let blocking =
+            self.plan.repair == RepairMode::Blocking && self.plan.required >= enough;
+        let standing = self.standing();
+        if !blocking || standing >= enough {
+            return self.end(GetCommand::Finish);
+        }
+        let mut targets = self.stale();
+        let mut expected = standing + self.repairing() + targets.len() as u8;
+        for candidate in self.plan.candidates.clone() {
+            let unasked =
+                matches!(self.heard[candidate.index()], Heard::Nothing | Heard::Asked(_));
+            if expected < enough && unasked {
+                targets.push(candidate);
+                expected += 1;
+            }
+        }
+        if expected < enough {
+            return self.end(GetCommand::Fail);
+        }
+        for replica in &targets {
+            self.heard[replica.index()] = Heard::Repairing;
+        }
+        targets.into_iter().map(GetCommand::Repair).collect()
+    }
+
+    fn ask_spare(&mut self) -> Option<GetCommand> {
+        let unasked = |r: &&ReplicaIndex| self.heard[r.index()] == Heard::Nothing;
+        let spare = *self.plan.candidates.iter().find(unasked)?;
+        let has_full = self.merged.is_some() || self.heard.contains(&Heard::Asked(Want::Full));
+        let want = if self.plan.digests && has_full { Want::Digest } else { Want::Full };
+        self.heard[spare.index()] = Heard::Asked(want);
+        Some(GetCommand::Ask(spare, want))
+    }
+
+    fn ask_for_record(&mut self) -> Option<GetCommand> {
+        if self.merged.is_some() {
+            return None;
+        }
+        let digests = self.replicas(|heard| matches!(heard, Heard::Digest(_)));
+        let replica = *digests.first()?;
+        self.heard[replica.index()] = Heard::Asked(Want::Full);
+        Some(GetCommand::Ask(replica, Want::Full))
+    }
+
+    fn end(&mut self, command: GetCommand) -> Vec<GetCommand> {
+        self.done = true;
+        vec![command]
+    }
+
+    fn merged_digest(&self) -> u64 {
+        self.merged.as_ref().expect("only a merge is repaired from").digest()
+    }
+
+    /// Replicas known to hold all of the merge.
+    fn standing(&self) -> u8 {
+        let digest = self.merged_digest();
+        let holds = |heard: &Heard| {
+            matches!(heard, Heard::Merged(d) | Heard::Digest(d) if *d == digest)
+        };
+        self.count(holds)
+    }
+
+    fn stale(&self) -> SmallVec<[ReplicaIndex; 5]> {
+        let digest = self.merged_digest();
+        self.replicas(|heard| {
+            matches!(heard, Heard::Merged(d) | Heard::Digest(d) if *d != digest)
+        })
+    }
+
+    fn outstanding(&self) -> u8 {
+        self.count(|heard| matches!(heard, Heard::Asked(_)))
+    }
+
+    fn repairing(&self) -> u8 {
+        self.count(|heard| *heard == Heard::Repairing)
+    }
+
+    fn count(&self, is: impl Fn(&Heard) -> bool) -> u8 {
+        self.heard.iter().filter(|heard| is(heard)).count() as u8
+    }
+
+    fn replicas(&self, is: impl Fn(&Heard) -> bool) -> SmallVec<[ReplicaIndex; 5]> {
+        let indexed = self.heard.iter().enumerate();
+        indexed.filter(|(_, heard)| is(heard)).map(|(i, _)| ReplicaIndex(i as u8)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

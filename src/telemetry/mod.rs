@@ -1,0 +1,4 @@
+//! What a node tells its operator: metrics and logs.
+
+pub mod metrics;
+pub mod tracing;
