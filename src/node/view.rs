@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use crate::node::operation::EtagSet;
 use crate::types::{Level, NodeId};
 
 /// `GET /v1/cluster`.
@@ -63,6 +62,17 @@ pub enum NodeState {
     Suspect,
     /// It has not answered for so long that requests are not sent to it.
     Down,
+}
+
+impl NodeState {
+    /// As in JSON and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        }
+    }
 }
 
 /// A node's part in the layout.
@@ -206,10 +216,4 @@ pub enum Readiness {
     Ready,
     /// It can't, and this is why.
     NotReady(String),
-}
-
-impl From<u64> for EtagSet {
-    fn from(raw: u64) -> Self {
-        Self(raw)
-    }
 }

@@ -1,0 +1,145 @@
+//! Calls to peers: the envelope around each request, and what a failed one means for the operation
+//! that made it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Node;
+use super::layout::Peer;
+use crate::peer::messages::{Answer, Envelope, Refusal, Reply, Request, decode, encode};
+use crate::peer::{CallError, Lane, PeerAddress};
+use crate::protocol::operation::ReplicaOutcome;
+use crate::types::RequestId;
+
+/// Why a peer did not do what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PeerFailure {
+    /// The transport brought no answer.
+    #[error("{0}")]
+    Transport(#[from] CallError),
+    /// It refused; nothing was done there.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// It answered something else than was asked for.
+    #[error("it answered what was not asked for")]
+    WrongAnswer,
+}
+
+impl PeerFailure {
+    /// What to report of the replica.
+    pub(super) fn outcome(&self) -> ReplicaOutcome {
+        match self {
+            Self::Transport(CallError::NotSent(_)) => ReplicaOutcome::NotSent,
+            Self::Transport(CallError::TimedOut) => ReplicaOutcome::Timeout,
+            Self::Refused(Refusal::TooLate) => ReplicaOutcome::Timeout,
+            Self::Refused(Refusal::StaleEpoch | Refusal::Forked) => ReplicaOutcome::Stale,
+            Self::Refused(Refusal::Incomplete) => ReplicaOutcome::Incomplete,
+            Self::Refused(Refusal::DiskFull) => ReplicaOutcome::DiskFull,
+            Self::Transport(CallError::Broken(_)) | Self::Refused(_) | Self::WrongAnswer => {
+                ReplicaOutcome::Error
+            }
+        }
+    }
+
+    /// Whether the request was provably not begun, so that another replica may be asked.
+    pub(super) fn is_unbegun(&self) -> bool {
+        match self {
+            Self::Transport(error) => error.is_not_sent(),
+            Self::Refused(refusal) => *refusal != Refusal::StoreFailed,
+            Self::WrongAnswer => false,
+        }
+    }
+
+    /// The metric's label.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Transport(CallError::NotSent(_)) => "not-sent",
+            Self::Transport(CallError::TimedOut) => "timeout",
+            Self::Transport(CallError::Broken(_)) => "broken",
+            Self::Refused(_) => "refused",
+            Self::WrongAnswer => "wrong-answer",
+        }
+    }
+}
+
+impl Request {
+    /// The metric's label, and which lane it takes.
+    fn kind(&self) -> (&'static str, Lane) {
+        match self {
+            Self::Read { .. } => ("read", Lane::Data),
+            Self::Merge { .. } => ("merge", Lane::Data),
+            Self::Write(_) => ("write", Lane::Data),
+            Self::Inspect { .. } => ("inspect", Lane::Data),
+            Self::Page { .. } => ("page", Lane::Data),
+            Self::Found(_) => ("found", Lane::Control),
+            Self::Hello(_) => ("hello", Lane::Control),
+        }
+    }
+}
+
+impl Node {
+    /// Asks a node of the layout, counts and times it.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        peer: &Peer,
+        request: Request,
+        deadline: Instant,
+        request_id: Option<RequestId>,
+    ) -> Result<Answer, PeerFailure> {
+        let (name, lane) = request.kind();
+        let begun = Instant::now();
+        let reply = self.call_address(&peer.address, lane, request, deadline, request_id).await;
+        let took = begun.elapsed();
+        let outcome = match &reply {
+            Ok(_) => {
+                if name == "read" {
+                    peer.latency.record(took);
+                }
+                "ok"
+            }
+            Err(failure) => {
+                tracing::debug!(peer = %peer.id, message = name, %failure, "a call failed");
+                failure.name()
+            }
+        };
+        self.metrics.replica_call(&peer.id, name, outcome, took.as_secs_f64());
+        reply
+    }
+
+    /// Asks whoever answers at an address.
+    pub(super) async fn call_address(
+        &self,
+        address: &PeerAddress,
+        lane: Lane,
+        request: Request,
+        deadline: Instant,
+        request_id: Option<RequestId>,
+    ) -> Result<Answer, PeerFailure> {
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        let envelope = Envelope {
+            from: self.settings.id.clone(),
+            incarnation: self.opened.identity.incarnation,
+            stamp: self.layout().map(|layout| layout.stamp),
+            timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+            request_id,
+            request,
+        };
+        let bytes = self.transport.call(address, lane, encode(&envelope), deadline).await?;
+        match decode::<Reply>(&bytes) {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(refusal)) | Err(refusal) => {
+                if refusal == Refusal::Forked {
+                    self.metrics.alarm("forked-state");
+                }
+                Err(PeerFailure::Refused(refusal))
+            }
+        }
+    }
+}
+
+/// When a request that came with this much time left must be done.
+pub(super) fn deadline_of(envelope: &Envelope) -> Instant {
+    Instant::now() + Duration::from_millis(u64::from(envelope.timeout_ms))
+}

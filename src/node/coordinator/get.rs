@@ -1,0 +1,103 @@
+//! GET: reads at the level, answers with the merge, mends what was stale.
+
+use std::sync::Arc;
+
+use super::read::ReadJob;
+use crate::config::ReadRepair;
+use crate::node::Node;
+use crate::node::operation::{Get, GetAnswer};
+use crate::protocol::causality::{
+    ContextToken, Record, Shown, Version, token_cover_for_get, token_cover_for_version,
+};
+use crate::protocol::operation::{Acks, EtagSet, OperationError};
+use crate::protocol::quorum::RepairMode;
+use crate::types::Epoch;
+
+impl Node {
+    /// Reads a key for a client.
+    pub(in crate::node) async fn coordinate_get(
+        self: &Arc<Self>,
+        get: Get,
+    ) -> Result<GetAnswer, OperationError> {
+        let layout = self.serving()?;
+        let bucket = self.settings.bucket(&get.path.bucket);
+        refuse_sloppy(get.terms.sloppy.unwrap_or(bucket.sloppy))?;
+        let set = layout.replica_set(&get.path);
+        let level = get.terms.level.unwrap_or(bucket.r).for_read(set.n())?;
+        let job = ReadJob {
+            path: get.path.clone(),
+            required: level.get(),
+            repair: repair_mode(self.settings.read_repair),
+            deadline: get.terms.deadline,
+            request_id: get.terms.request_id.clone(),
+        };
+        let finished = self.read::<Record>(&set, &job).await?;
+        if !finished.stale.is_empty() {
+            let stored = finished.merged.to_stored_bytes();
+            self.repair_in_background(&set, &finished.stale, &stored, &job);
+        }
+        let acks = Acks { got: finished.got, required: job.required, n: set.n() };
+        self.show(&get, &finished.merged, acks, layout.state.epoch)
+    }
+
+    /// What the client is shown of a record.
+    fn show(
+        &self,
+        get: &Get,
+        record: &Record,
+        acks: Acks,
+        epoch: Epoch,
+    ) -> Result<GetAnswer, OperationError> {
+        let key = self.token_key()?;
+        let policy = self.settings.bucket(&get.path.bucket).resolve;
+        let all = record.shown(policy);
+        let siblings = all.sibling_count();
+        let whole = token_cover_for_get(record);
+        let (shown, cover) = match &get.version {
+            None => (all, whole),
+            Some(name) => {
+                let named = named_version(record, name).and_then(|version| {
+                    let cover = token_cover_for_version(record, version.dot())?;
+                    Some((Shown::One(version.clone()), cover))
+                });
+                named.ok_or_else(|| OperationError::VersionNotFound {
+                    version: name.clone(),
+                    context: ContextToken::seal(&whole, &get.path, key),
+                    acks,
+                    epoch,
+                })?
+            }
+        };
+        Ok(GetAnswer {
+            shown,
+            siblings,
+            set: EtagSet(record.etag_set()),
+            context: ContextToken::seal(&cover, &get.path, key),
+            acks,
+            epoch,
+        })
+    }
+}
+
+/// The live or deleted version of this public name.
+fn named_version<'a>(record: &'a Record, name: &str) -> Option<&'a Version> {
+    record.versions().iter().find(|version| version.dot().to_string() == name)
+}
+
+/// `any` and sloppy quorums need hints, which this release does not have.
+pub(super) fn refuse_sloppy(is_sloppy: bool) -> Result<(), OperationError> {
+    if is_sloppy {
+        let text = "sloppy quorums need hinted handoff, which this release does not have; \
+                    leave sloppy away, or set it to false";
+        return Err(OperationError::NotImplemented(text.into()));
+    }
+    Ok(())
+}
+
+const fn repair_mode(setting: ReadRepair) -> RepairMode {
+    match setting {
+        ReadRepair::Blocking => RepairMode::Blocking,
+        ReadRepair::Async => RepairMode::Async,
+        ReadRepair::Off => RepairMode::Off,
+    }
+}

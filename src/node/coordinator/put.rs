@@ -1,0 +1,252 @@
+//! PUT and DELETE: reads first where the write has to see something, mints at this replica, sends
+//! the record to the others while this one makes its own copy durable, and answers when the level
+//! is reached (correctness, sections 2 and 3).
+//!
+//! A write runs in its own task: a client that hangs up changes nothing, and the sends that the
+//! client did not wait for go on until the deadline.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::get::refuse_sloppy;
+use super::read::ReadJob;
+use super::refuse_unavailable;
+use super::replication::Replication;
+use crate::node::Node;
+use crate::node::calls::PeerFailure;
+use crate::node::layout::{Layout, ReplicaSet};
+use crate::node::operation::Write;
+use crate::node::replica::{Mint, MintError, Minted, Place, check_conditions};
+use crate::peer::messages::{ForwardedWrite, Refusal, WriteFailure};
+use crate::protocol::causality::{Content, ContextToken, Summary, token_cover_for_get};
+use crate::protocol::operation::{
+    Acks, Condition, EtagSet, OperationError, Reached, ReplicaOutcome, ReplicaReport, Seen,
+    WriteAnswer,
+};
+use crate::protocol::quorum::RepairMode;
+use crate::types::{KeyPath, Level, OperationId, RequestId, WriteLevel};
+
+/// A write with everything resolved that can be before a replica takes it.
+#[derive(Clone, Debug)]
+pub(super) struct WriteJob {
+    pub(super) operation: OperationId,
+    pub(super) path: KeyPath,
+    pub(super) content: Content,
+    pub(super) seen: Seen,
+    pub(super) conditions: Vec<Condition>,
+    pub(super) level: Level,
+    pub(super) deadline: Instant,
+    pub(super) request_id: RequestId,
+}
+
+/// How a write that was coordinated here went.
+pub(super) type Outcome = Result<WriteAnswer, WriteFailure>;
+
+/// Nothing was minted.
+pub(super) fn unbegun(error: OperationError) -> WriteFailure {
+    WriteFailure { error, is_unbegun: true }
+}
+
+impl Node {
+    /// Writes a key for a client.
+    pub(in crate::node) async fn coordinate_write(
+        self: &Arc<Self>,
+        write: Write,
+    ) -> Result<WriteAnswer, OperationError> {
+        let layout = self.serving()?;
+        let bucket = self.settings.bucket(&write.path.bucket);
+        refuse_sloppy(write.terms.sloppy.unwrap_or(bucket.sloppy))?;
+        let level = write.terms.level.unwrap_or(bucket.w);
+        if level == Level::Any {
+            let text = "any needs hinted handoff, which this release does not have; use one";
+            return Err(OperationError::NotImplemented(text.into()));
+        }
+        let set = layout.replica_set(&write.path);
+        level.for_write(set.n())?;
+        let job = WriteJob {
+            operation: OperationId::new(self.random.u128()),
+            path: write.path,
+            content: write.content,
+            seen: write.seen,
+            conditions: write.conditions,
+            level,
+            deadline: write.terms.deadline,
+            request_id: write.terms.request_id,
+        };
+        let (answer, answered) = oneshot::channel();
+        let node = Arc::clone(self);
+        self.tasks.spawn(async move {
+            match set.local {
+                Some(_) => node.write_here(&layout, &set, job, answer).await,
+                None => drop(answer.send(node.forward(&set, job).await)),
+            }
+        });
+        answered.await.unwrap_or_else(|_| Err(died())).map_err(|failure| failure.error)
+    }
+
+    /// Coordinates a write that another node forwarded.
+    pub(in crate::node) async fn coordinate_forwarded(
+        self: &Arc<Self>,
+        write: ForwardedWrite,
+        deadline: Instant,
+        request_id: Option<RequestId>,
+    ) -> Outcome {
+        let layout = self.serving().map_err(unbegun)?;
+        let set = layout.replica_set(&write.path);
+        let job = WriteJob {
+            operation: write.operation,
+            path: write.path,
+            content: write.content,
+            seen: write.seen,
+            conditions: write.conditions,
+            level: write.level,
+            deadline,
+            request_id: request_id.unwrap_or_else(|| RequestId::from_random(self.random.u128())),
+        };
+        let (answer, answered) = oneshot::channel();
+        let node = Arc::clone(self);
+        self.tasks.spawn(async move { node.write_here(&layout, &set, job, answer).await });
+        answered.await.unwrap_or_else(|_| Err(died()))
+    }
+
+    /// Mints a write at this replica and sends it to the others; answers when the level is
+    /// reached, and returns when all is done.
+    async fn write_here(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        set: &ReplicaSet,
+        job: WriteJob,
+        answer: oneshot::Sender<Outcome>,
+    ) {
+        let begun = self.begin(layout, set, &job).await;
+        match begun {
+            Ok((minted, level)) => {
+                Replication::new(self, layout, set, &job, level, minted).run(answer).await;
+            }
+            Err(error) => drop(answer.send(Err(unbegun(error)))),
+        }
+    }
+
+    /// Everything up to the mint.
+    async fn begin(
+        self: &Arc<Self>,
+        layout: &Layout,
+        set: &ReplicaSet,
+        job: &WriteJob,
+    ) -> Result<(Minted, WriteLevel), OperationError> {
+        let level = job.level.for_write(set.n())?;
+        refuse_unavailable(set, level.get())?;
+        let read = self.read_before(layout, set, job, level).await?;
+        let mint = Mint {
+            content: job.content.clone(),
+            seen: job.seen.clone(),
+            read: read.as_ref().map(|(summary, _)| summary.clone()),
+            conditions: job.conditions.clone(),
+            deadline: job.deadline,
+        };
+        let acks = read.map_or(Acks { got: 1, required: level.get(), n: set.n() }, |(_, acks)| acks);
+        let place = Place::new(set.vnode, job.path.clone());
+        let minted = self.mint(&place, mint).await;
+        let minted = minted.map_err(|error| self.mint_failed(layout, job, acks, error))?;
+        tracing::trace!(operation = %job.operation, request_id = %job.request_id, dot = %minted.dot, "minted");
+        Ok((minted, level))
+    }
+
+    /// The read that a write without a context, or with conditions, does first at its own level.
+    /// Not needed where this replica alone is the level: the mint reads it under the lock.
+    async fn read_before(
+        self: &Arc<Self>,
+        layout: &Layout,
+        set: &ReplicaSet,
+        job: &WriteJob,
+        level: WriteLevel,
+    ) -> Result<Option<(Summary, Acks)>, OperationError> {
+        let is_needed = job.seen == Seen::OwnRead || !job.conditions.is_empty();
+        if !is_needed || level.get() == 1 {
+            return Ok(None);
+        }
+        let read = ReadJob {
+            path: job.path.clone(),
+            required: level.as_read().get(),
+            repair: RepairMode::Off,
+            deadline: job.deadline,
+            request_id: job.request_id.clone(),
+        };
+        let finished = self.read::<Summary>(set, &read).await?;
+        let acks = Acks { got: finished.got, required: level.get(), n: set.n() };
+        if let Err(error) = check_conditions(&finished.merged, &job.conditions) {
+            return Err(self.mint_failed(layout, job, acks, error));
+        }
+        Ok(Some((finished.merged, acks)))
+    }
+
+    /// What to tell of a write that was not minted.
+    fn mint_failed(
+        &self,
+        layout: &Layout,
+        job: &WriteJob,
+        acks: Acks,
+        error: MintError,
+    ) -> OperationError {
+        let epoch = layout.state.epoch;
+        let seal = |there: &Summary| {
+            let cover = token_cover_for_get(there);
+            self.token_key().map(|key| ContextToken::seal(&cover, &job.path, key))
+        };
+        let told = |there: Summary| {
+            Ok(match error {
+                MintError::TooManySiblings(_) => OperationError::TooManySiblings {
+                    count: there.versions().len(),
+                    context: seal(&there)?,
+                    epoch,
+                },
+                _ => OperationError::PreconditionFailed {
+                    set: (!there.is_absent()).then(|| EtagSet(there.etag_set())),
+                    context: seal(&there)?,
+                    acks,
+                    epoch,
+                },
+            })
+        };
+        match &error {
+            MintError::Condition(there) | MintError::TooManySiblings(there) => {
+                told(there.clone()).unwrap_or_else(|not_ready| not_ready)
+            }
+            MintError::Refused(refusal) => self.refused_here(refusal, acks),
+        }
+    }
+
+    /// What to tell of a write that this replica itself refused to mint.
+    fn refused_here(&self, refusal: &Refusal, acks: Acks) -> OperationError {
+        let node = self.settings.id.clone();
+        let report = |outcome| Reached {
+            acks: Acks { got: 0, ..acks },
+            replicas: vec![ReplicaReport { node: node.clone(), outcome }],
+        };
+        match refusal {
+            Refusal::DiskFull => OperationError::DiskFull { node },
+            Refusal::NotServing => OperationError::NotReady("the node is stopping".into()),
+            Refusal::TooLate => OperationError::Timeout {
+                reached: report(ReplicaOutcome::Timeout),
+                maybe_applied: false,
+                context: None,
+            },
+            other => OperationError::LevelNotReached {
+                reached: report(PeerFailure::Refused(other.clone()).outcome()),
+                maybe_applied: false,
+                context: None,
+            },
+        }
+    }
+}
+
+/// The task of a write ended without an answer: it panicked.
+fn died() -> WriteFailure {
+    let message = "the write ended unexpectedly; see the log of the node".into();
+    WriteFailure {
+        error: OperationError::Internal { message, maybe_applied: true },
+        is_unbegun: false,
+    }
+}

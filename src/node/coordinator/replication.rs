@@ -1,0 +1,180 @@
+//! One minted write on its way to the replicas.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::oneshot;
+
+use super::Reports;
+use super::put::{Outcome, WriteJob};
+use crate::node::Node;
+use crate::node::calls::PeerFailure;
+use crate::node::layout::{Layout, ReplicaSet};
+use crate::node::replica::Minted;
+use crate::peer::messages::{Answer, Refusal, Request, WriteFailure};
+use crate::protocol::causality::{Context, ContextToken, token_cover_after_write};
+use crate::protocol::operation::{
+    Acks, EtagSet, OperationError, ReplicaOutcome, Seen, WriteAnswer,
+};
+use crate::protocol::quorum::{Put, PutProgress, ReplicaIndex};
+use crate::storage::BoxFuture;
+use crate::types::WriteLevel;
+
+type Sent = (ReplicaIndex, Result<(), PeerFailure>);
+
+/// See the module's head.
+pub(super) struct Replication<'a> {
+    node: &'a Arc<Node>,
+    layout: &'a Layout,
+    set: &'a ReplicaSet,
+    job: &'a WriteJob,
+    level: WriteLevel,
+    minted: Minted,
+    put: Put,
+    reports: Reports,
+}
+
+impl<'a> Replication<'a> {
+    pub(super) fn new(
+        node: &'a Arc<Node>,
+        layout: &'a Layout,
+        set: &'a ReplicaSet,
+        job: &'a WriteJob,
+        level: WriteLevel,
+        minted: Minted,
+    ) -> Self {
+        let put = Put::start(level.get(), set.n(), |replica| !set.is_up(replica));
+        Self { node, layout, set, job, level, minted, put, reports: Reports::new(set) }
+    }
+
+    /// Sends the record to all replicas that are up; answers as soon as the level is reached or
+    /// out of reach, or the deadline has passed; returns when every send has ended.
+    pub(super) async fn run(mut self, answer: oneshot::Sender<Outcome>) {
+        let mut answer = Some(answer);
+        let mut sends = self.send_all();
+        let deadline = tokio::time::sleep_until(self.job.deadline);
+        tokio::pin!(deadline);
+        loop {
+            let outcome = tokio::select! {
+                biased;
+                sent = sends.next() => match sent {
+                    Some(sent) => self.take(sent),
+                    None => return,
+                },
+                () = &mut deadline, if answer.is_some() => Some(Err(self.timed_out())),
+            };
+            if let Some((outcome, answer)) = outcome.and_then(|outcome| Some((outcome, answer.take()?))) {
+                // Whoever asked may be gone; the write is done all the same.
+                drop(answer.send(outcome));
+            }
+        }
+    }
+
+    fn send_all(&mut self) -> FuturesUnordered<BoxFuture<'static, Sent>> {
+        let sends = FuturesUnordered::new();
+        for replica in self.set.indices().filter(|replica| self.set.is_up(*replica)) {
+            self.reports.set(replica, ReplicaOutcome::Timeout);
+            sends.push(if self.set.local == Some(replica) {
+                self.own_copy(replica)
+            } else {
+                self.send(replica)
+            });
+        }
+        sends
+    }
+
+    fn own_copy(&mut self, replica: ReplicaIndex) -> BoxFuture<'static, Sent> {
+        let committed = self.minted.take_committed();
+        Box::pin(async move {
+            let stored = committed.await;
+            (replica, stored.map_err(|_| PeerFailure::Refused(Refusal::StoreFailed)))
+        })
+    }
+
+    fn send(&self, replica: ReplicaIndex) -> BoxFuture<'static, Sent> {
+        let node = Arc::clone(self.node);
+        let peer = Arc::clone(self.set.peer(replica));
+        let (path, record) = (self.job.path.clone(), self.minted.stored.clone());
+        let (deadline, request_id) = (self.job.deadline, self.job.request_id.clone());
+        Box::pin(async move {
+            let request = Request::Merge { path, record };
+            let answer = node.call(&peer, request, deadline, Some(request_id)).await;
+            let sent = answer.and_then(|answer| match answer {
+                Answer::Merged => Ok(()),
+                _ => Err(PeerFailure::WrongAnswer),
+            });
+            (replica, sent)
+        })
+    }
+
+    /// Takes the end of one send; what to answer, if that is known now.
+    fn take(&mut self, (replica, sent): Sent) -> Option<Outcome> {
+        let progress = match sent {
+            Ok(()) => {
+                self.reports.set(replica, ReplicaOutcome::Ok);
+                self.put.acknowledged(replica)
+            }
+            Err(failure) => {
+                self.reports.set(replica, failure.outcome());
+                self.put.failed(replica)
+            }
+        };
+        match progress {
+            PutProgress::Waiting => None,
+            PutProgress::Reached => Some(Ok(self.written())),
+            PutProgress::OutOfReach => Some(Err(self.out_of_reach())),
+        }
+    }
+
+    fn written(&self) -> WriteAnswer {
+        let record = &self.minted.record;
+        let policy = self.node.settings.bucket(&self.job.path.bucket).resolve;
+        let siblings = record.shown(policy).sibling_count();
+        self.node.metrics.siblings_after_write(siblings);
+        WriteAnswer {
+            version: self.minted.dot,
+            siblings,
+            set: (siblings == 1).then(|| EtagSet(record.etag_set())),
+            context: self.context(),
+            acks: self.acks(),
+            epoch: self.layout.state.epoch,
+        }
+    }
+
+    fn timed_out(&self) -> WriteFailure {
+        begun(OperationError::Timeout {
+            reached: self.reports.reached(self.set, self.put.got(), self.level.get()),
+            maybe_applied: true,
+            context: Some(self.context()),
+        })
+    }
+
+    fn out_of_reach(&self) -> WriteFailure {
+        begun(OperationError::LevelNotReached {
+            reached: self.reports.reached(self.set, self.put.got(), self.level.get()),
+            maybe_applied: true,
+            context: Some(self.context()),
+        })
+    }
+
+    fn acks(&self) -> Acks {
+        Acks { got: self.put.got(), required: self.level.get(), n: self.set.n() }
+    }
+
+    /// The token for the writer: what it has seen by this write, and nothing that it has not.
+    fn context(&self) -> String {
+        let seen_by_client = match &self.job.seen {
+            Seen::Token(context) => context.clone(),
+            Seen::Nothing | Seen::OwnRead => Context::empty(),
+        };
+        let minted = &self.minted;
+        let cover =
+            token_cover_after_write(&minted.record, &seen_by_client, &minted.replaced, minted.dot);
+        ContextToken::seal(&cover, &self.job.path, self.node.token_key_of(self.layout))
+    }
+}
+
+fn begun(error: OperationError) -> WriteFailure {
+    WriteFailure { error, is_unbegun: false }
+}

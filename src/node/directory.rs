@@ -1,0 +1,252 @@
+//! What a data directory says of itself: whose it is, how often it was started, and whether the
+//! last stop was clean (correctness, section 2 "When the actor is retired", section 7 rule 8).
+//!
+//! The marker of a clean stop is the last thing that a run writes. It counts only if the store has
+//! recovered to exactly the write of the marker: anything written after it, or lost before it,
+//! shows in the store's sequence number. It is removed, with the new boot number, in one fsynced
+//! batch before anything else is done.
+
+use serde::{Deserialize, Serialize};
+
+use super::seams::Randomness;
+use crate::protocol::cluster::ClusterState;
+use crate::storage::schema::{FORMAT, MetaKey};
+use crate::storage::{
+    Batch, CommitError, Durability, ReadError, ScanLimit, Space, Store, Syncing, frame,
+};
+use crate::types::{BootNumber, ClusterId, DataIncarnation, NodeId};
+
+/// The format of every value here.
+const META_FORMAT: u8 = 1;
+
+/// Whose directory it is; made once, with the directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The node's name.
+    pub node: NodeId,
+    /// The directory's.
+    pub incarnation: DataIncarnation,
+}
+
+/// One start of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Which start.
+    pub number: BootNumber,
+    /// Drawn at it.
+    pub nonce: u64,
+    /// With which durability it ran: decides what an unclean stop may have lost.
+    pub durability: Durability,
+}
+
+/// The last thing a clean run writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct CleanStop {
+    /// The store's sequence number just before this was written.
+    sequence: u64,
+    /// Which start stopped.
+    boot: BootNumber,
+}
+
+/// What a node knows of a peer's starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerBoot {
+    /// The greatest number it has shown.
+    pub number: BootNumber,
+    /// The nonce of that start.
+    pub nonce: u64,
+    /// What was known before that start.
+    pub before: Option<BootNumber>,
+}
+
+/// What was found when a directory was opened.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Whose it is.
+    pub identity: Identity,
+    /// This start.
+    pub boot: Boot,
+    /// The start before this one.
+    pub previous: Option<Boot>,
+    /// The previous start stopped cleanly, as far as the directory can tell.
+    pub is_clean: bool,
+    /// The formation that was promised.
+    pub promised: Option<ClusterId>,
+    /// The cluster state, once formed.
+    pub state: Option<ClusterState>,
+    /// Actors drawn before this start are retired.
+    pub actor_era: BootNumber,
+}
+
+/// Why a directory can't be used. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// Of another node.
+    #[error(
+        "the data directory belongs to node {found}, and this node is {expected}; set data_dir to \
+         this node's own directory, or id to {found}"
+    )]
+    OtherNode {
+        /// Whose it is.
+        found: NodeId,
+        /// Who opened it.
+        expected: NodeId,
+    },
+    /// Of a newer release.
+    #[error(
+        "the data directory has format {0}, newer than this release knows ({FORMAT}); start the \
+         release that wrote it, or a newer one"
+    )]
+    NewerFormat(u32),
+    /// Something in it can't be what was written.
+    #[error("the data directory is damaged ({0}); start the node with an empty one in its place")]
+    Damaged(#[from] frame::FrameError),
+    /// It can't be read.
+    #[error("the data directory can't be read: {0}")]
+    Read(#[from] ReadError),
+    /// It can't be written.
+    #[error("the data directory can't be written: {0}")]
+    Write(#[from] CommitError),
+}
+
+/// Typed access to the metadata of one directory.
+#[derive(Clone, Copy)]
+pub(super) struct Directory<'a> {
+    store: &'a dyn Store,
+}
+
+impl<'a> Directory<'a> {
+    pub(super) fn new(store: &'a dyn Store) -> Self {
+        Self { store }
+    }
+
+    /// Checks whose directory it is, counts the start, and takes the clean-stop marker away.
+    pub(super) async fn open(
+        self,
+        node: &NodeId,
+        durability: Durability,
+        random: &Randomness,
+    ) -> Result<Opened, DirectoryError> {
+        let sequence = self.store.last_sequence();
+        let identity = self.check(node).await?;
+        let previous: Option<Boot> = self.read(&MetaKey::Boot).await?;
+        let marker: Option<CleanStop> = self.read(&MetaKey::CleanStop).await?;
+        let is_clean = marker.zip(previous).is_some_and(|(marker, boot)| {
+            marker.boot == boot.number && marker.sequence + 1 == sequence
+        });
+        let number = previous.map_or(BootNumber::new(1), |boot| boot.number.next());
+        let boot = Boot { number, nonce: random.u64(), durability };
+        let is_new = identity.is_none();
+        let identity = identity.unwrap_or_else(|| Identity {
+            node: node.clone(),
+            incarnation: DataIncarnation::new(random.u128()),
+        });
+        let mut batch = Batch::default();
+        batch.delete(Space::Meta, MetaKey::CleanStop);
+        put(&mut batch, MetaKey::Boot, &boot);
+        if is_new {
+            put(&mut batch, MetaKey::Format, &FORMAT);
+            put(&mut batch, MetaKey::Identity, &identity);
+        }
+        self.store.commit(batch, Syncing::Always).await?;
+        Ok(Opened {
+            identity,
+            boot,
+            previous,
+            is_clean,
+            promised: self.read(&MetaKey::Formation).await?,
+            state: self.read(&MetaKey::ClusterState).await?,
+            actor_era: self.read(&MetaKey::ActorEra).await?.unwrap_or_default(),
+        })
+    }
+
+    async fn check(self, node: &NodeId) -> Result<Option<Identity>, DirectoryError> {
+        match self.read::<u32>(&MetaKey::Format).await {
+            Ok(Some(format)) if format > FORMAT => return Err(DirectoryError::NewerFormat(format)),
+            Err(DirectoryError::Damaged(frame::FrameError::Newer { found })) => {
+                return Err(DirectoryError::NewerFormat(u32::from(found)));
+            }
+            other => other?,
+        };
+        let identity: Option<Identity> = self.read(&MetaKey::Identity).await?;
+        match identity {
+            Some(identity) if identity.node != *node => Err(DirectoryError::OtherNode {
+                found: identity.node,
+                expected: node.clone(),
+            }),
+            identity => Ok(identity),
+        }
+    }
+
+    /// Everything drawn before `era` is retired; fsynced.
+    pub(super) async fn retire_actors_before(self, era: BootNumber) -> Result<(), CommitError> {
+        self.write(MetaKey::ActorEra, &era).await
+    }
+
+    /// The promise of a formation; fsynced.
+    pub(super) async fn promise(self, cluster: ClusterId) -> Result<(), CommitError> {
+        self.write(MetaKey::Formation, &cluster).await
+    }
+
+    /// The cluster state; fsynced.
+    pub(super) async fn adopt(self, state: &ClusterState) -> Result<(), CommitError> {
+        self.write(MetaKey::ClusterState, state).await
+    }
+
+    /// What is known of a peer's starts.
+    pub(super) async fn peer_boot(self, node: &NodeId) -> Result<Option<PeerBoot>, DirectoryError> {
+        self.read(&MetaKey::PeerBoot(node.clone())).await
+    }
+
+    /// Keeps what is known of a peer's starts; fsynced.
+    pub(super) async fn keep_peer_boot(
+        self,
+        node: &NodeId,
+        boot: &PeerBoot,
+    ) -> Result<(), CommitError> {
+        self.write(MetaKey::PeerBoot(node.clone()), boot).await
+    }
+
+    /// Marks the stop as clean. Nothing may be written after this.
+    pub(super) async fn mark_clean_stop(self, boot: BootNumber) -> Result<(), CommitError> {
+        self.store.sync().await?;
+        let marker = CleanStop { sequence: self.store.last_sequence(), boot };
+        self.write(MetaKey::CleanStop, &marker).await
+    }
+
+    /// Every entry of a space, page by page.
+    pub(super) async fn all(
+        self,
+        space: Space,
+    ) -> Result<Vec<(bytes::Bytes, bytes::Bytes)>, ReadError> {
+        let limit = ScanLimit { entries: 1_024, bytes: 1 << 20 };
+        let mut range = crate::storage::KeyRange::all();
+        let mut entries = Vec::new();
+        loop {
+            let page = self.store.scan(space, range.clone(), limit).await?;
+            entries.extend(page.entries);
+            match page.next {
+                Some(next) => range = range.resume_at(next),
+                None => return Ok(entries),
+            }
+        }
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(
+        self,
+        key: &MetaKey,
+    ) -> Result<Option<T>, DirectoryError> {
+        let stored = self.store.get(Space::Meta, key.to_bytes()).await?;
+        Ok(stored.map(|bytes| frame::decode(&bytes, META_FORMAT)).transpose()?)
+    }
+
+    async fn write<T: Serialize>(self, key: MetaKey, value: &T) -> Result<(), CommitError> {
+        let mut batch = Batch::default();
+        put(&mut batch, key, value);
+        self.store.commit(batch, Syncing::Always).await
+    }
+}
+
+fn put<T: Serialize>(batch: &mut Batch, key: MetaKey, value: &T) {
+    batch.put(Space::Meta, key, frame::encode(META_FORMAT, value));
+}

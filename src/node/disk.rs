@@ -1,0 +1,64 @@
+//! Free space: below the floor, writes are refused before the store meets a full disk
+//! (correctness, section 8).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::{Node, Phase};
+use crate::storage::Store;
+
+/// How often the free space is looked at. The floor must be more than what is written in between.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Whether the disk is below its floor.
+#[derive(Debug)]
+pub(super) struct DiskWatch {
+    min_free_bytes: u64,
+    is_full: AtomicBool,
+}
+
+impl DiskWatch {
+    pub(super) fn new(min_free_bytes: u64) -> Self {
+        Self { min_free_bytes, is_full: AtomicBool::new(false) }
+    }
+
+    /// Whether writes are to be refused.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the disk. Where it can't be asked, what was known stays.
+    pub(super) fn look(&self, store: &dyn Store) {
+        let free = match store.free_bytes() {
+            Ok(free) => free,
+            Err(error) => return tracing::error!(%error, "the free space can't be read"),
+        };
+        let is_full = free < self.min_free_bytes;
+        if self.is_full.swap(is_full, Ordering::Relaxed) != is_full {
+            let floor = self.min_free_bytes;
+            if is_full {
+                tracing::error!(free, floor, "the disk is below its floor: writes are refused");
+            } else {
+                tracing::info!(free, floor, "there is space again: writes go on");
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Watches the free space until the node stops.
+    pub(super) fn spawn_disk_watch(self: &Arc<Self>) {
+        let node = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut phase = node.phase();
+            loop {
+                let stopping = phase.wait_for(|phase| *phase == Phase::Stopping);
+                if tokio::time::timeout(LOOK_EVERY, stopping).await.is_ok() {
+                    return;
+                }
+                node.disk.look(&*node.store);
+            }
+        });
+    }
+}

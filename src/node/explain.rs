@@ -1,0 +1,185 @@
+//! What people ask a node: where a key lies and who holds what, the ring, the cluster.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
+
+use super::{Node, Phase};
+use super::layout::Peer;
+use super::view::{
+    BucketView, ClusterView, ExplainReplica, ExplainVersion, ExplainView, NodeRole, NodeState,
+    NodeView, PartitionView, Readiness, RingView,
+};
+use crate::config::BucketSettings;
+use crate::peer::messages::{Answer, Held, HeldVersion, Request};
+use crate::protocol::operation::OperationError;
+use crate::protocol::ring::{Table, token_of};
+use crate::types::{Bucket, HlcStamp, KeyPath, ReplicationFactor};
+
+impl Node {
+    /// Where a key lies and what each replica holds. Asks; repairs nothing.
+    pub(super) async fn explain(
+        self: &Arc<Self>,
+        path: KeyPath,
+        deadline: Instant,
+    ) -> Result<ExplainView, OperationError> {
+        let layout = self.serving()?;
+        let set = layout.replica_set(&path);
+        let asks = set.indices().map(|replica| {
+            let is_local = set.local == Some(replica);
+            self.explain_replica(set.peer(replica), is_local, path.clone(), deadline)
+        });
+        Ok(ExplainView {
+            token: token_of(&path).to_string(),
+            partition: set.vnode.partition.get(),
+            n: set.n(),
+            replicas: join_all(asks).await,
+        })
+    }
+
+    async fn explain_replica(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        is_local: bool,
+        path: KeyPath,
+        deadline: Instant,
+    ) -> ExplainReplica {
+        let held = if is_local {
+            self.held(path).await.ok()
+        } else {
+            let answer = self.call(peer, Request::Inspect { path }, deadline, None).await;
+            match answer {
+                Ok(Answer::Held(held)) => Some(held),
+                _ => None,
+            }
+        };
+        ExplainReplica {
+            node: peer.id.clone(),
+            reachable: held.is_some(),
+            incomplete: held.as_ref().is_some_and(|held| held.is_incomplete),
+            versions: held.map(|Held { versions, .. }| versions.iter().map(version).collect()),
+            leaf_hash: None,
+            hints: 0,
+        }
+    }
+
+    /// The cluster, as far as this node knows.
+    pub(super) fn cluster_view(&self) -> Result<ClusterView, OperationError> {
+        let layout = self.serving()?;
+        let state = &layout.state;
+        let node = |(node, peer): (&crate::protocol::cluster::ClusterNode, &Arc<Peer>)| {
+            let is_me = node.id == self.settings.id;
+            let told = self.membership.told(&node.id);
+            let hello = is_me.then(|| self.hello());
+            let tells = told.map(|told| (told.http, told.software));
+            let (http, software) = hello.map(|hello| (hello.http, hello.software)).or(tells).unzip();
+            NodeView {
+                id: node.id.clone(),
+                zone: node.zone.to_string(),
+                http,
+                peer: node.peer.clone(),
+                weight: node.weight.as_f64(),
+                state: if is_me { NodeState::Up } else { peer.state() },
+                role: NodeRole::Member,
+                vnodes: state.tables.iter().map(|table| table.vnodes_of(&node.id).count()).sum(),
+                software,
+            }
+        };
+        let n = state.replication_factor.get() as usize;
+        let main = state.main_table();
+        let short = state.partitions.iter().filter(|p| main.replica_count(*p) < n).count();
+        Ok(ClusterView {
+            cluster_id: state.cluster.to_string(),
+            recovery: state.recovery.get(),
+            epoch: state.epoch.get(),
+            layout_version: state.layout_version.get(),
+            replication_factor: state.replication_factor.get(),
+            partitions: state.partitions.get(),
+            this_node: self.settings.id.clone(),
+            nodes: state.nodes.iter().zip(&layout.peers).map(node).collect(),
+            transition: None,
+            under_replicated: short as u32,
+        })
+    }
+
+    /// A table, partition by partition; `None`: no such table is in use.
+    pub(super) fn ring_view(&self, n: Option<u8>) -> Result<Option<RingView>, OperationError> {
+        let layout = self.serving()?;
+        let state = &layout.state;
+        let table = match n {
+            None => Some(state.main_table()),
+            Some(n) => ReplicationFactor::new(n).ok().and_then(|factor| state.table(factor)),
+        };
+        let view = |table: &Table| RingView {
+            layout_version: state.layout_version.get(),
+            partitions: state
+                .partitions
+                .iter()
+                .map(|partition| {
+                    let (start, end) = state.partitions.range_of(partition);
+                    PartitionView {
+                        id: partition.get(),
+                        start: start.to_string(),
+                        end: end.to_string(),
+                        replicas: table.replicas(partition).cloned().collect(),
+                    }
+                })
+                .collect(),
+        };
+        Ok(table.map(view))
+    }
+
+    /// A bucket's properties.
+    pub(super) fn bucket_view(&self, bucket: &Bucket) -> BucketView {
+        let BucketSettings { r, w, resolve, sloppy } = self.settings.bucket(bucket);
+        BucketView {
+            n: self.settings.replication_factor.get(),
+            r: r.into(),
+            w: w.into(),
+            resolve,
+            sloppy,
+        }
+    }
+
+    /// Whether clients should be sent here.
+    pub(super) fn readiness_view(&self) -> Readiness {
+        let why = match &*self.phase.borrow() {
+            Phase::Serving => {
+                let layout = self.layout().expect("a serving node has a layout");
+                let unheard: Vec<&str> = layout
+                    .others()
+                    .filter(|peer| peer.is_up() && self.membership.told(&peer.id).is_none())
+                    .map(|peer| peer.id.as_str())
+                    .collect();
+                if unheard.is_empty() {
+                    return Readiness::Ready;
+                }
+                format!("waiting to hear from {}", unheard.join(", "))
+            }
+            Phase::Starting(why) | Phase::Refusing(why) => why.clone(),
+            Phase::Stopping => "the node is stopping".into(),
+        };
+        Readiness::NotReady(why)
+    }
+}
+
+fn version(held: &HeldVersion) -> ExplainVersion {
+    ExplainVersion {
+        version: held.dot.to_string(),
+        deleted: held.is_deleted,
+        bytes: held.value_bytes,
+        modified: rfc3339(held.stamp),
+    }
+}
+
+/// The wall time of a stamp, to the millisecond.
+fn rfc3339(stamp: HlcStamp) -> String {
+    let nanos = i128::from(stamp.wall_ms()) * 1_000_000;
+    OffsetDateTime::from_unix_timestamp_nanos(nanos)
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| "9999-12-31T23:59:59Z".into())
+}

@@ -1,0 +1,140 @@
+//! Mending incomplete vnodes: taking in, from every other replica, whatever it holds
+//! (correctness, section 3, incomplete vnodes).
+//!
+//! All other replicas of the set are taken in, each from beginning to end. So afterwards this
+//! vnode holds all that survives on any of them, whether or not they are complete themselves, and
+//! counts again. What is written meanwhile arrives as ordinary writes. Records merge; they never
+//! overwrite.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::layout::Peer;
+use super::replica::Place;
+use super::{Node, Phase};
+use crate::peer::messages::{Answer, Page, Refusal, Reply, Request};
+use crate::storage::schema::{parse_record_key, record_key, vnode_range};
+use crate::storage::{ScanLimit, Space};
+use crate::types::{KeyPath, VnodeId};
+
+/// How long to wait before trying again what could not be mended.
+const RETRY_EVERY: Duration = Duration::from_secs(2);
+
+/// How long one page may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The size of one page.
+const PAGE_BYTES: u32 = 1 << 20;
+
+/// The largest page that is given out.
+const MAX_PAGE_BYTES: u32 = 4 << 20;
+
+impl Node {
+    /// Mends what is incomplete, now and whenever it is told, until the node stops.
+    pub(super) fn spawn_mending(self: &Arc<Self>) {
+        let node = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut phase = node.phase();
+            loop {
+                let open = node.mend_all().await;
+                let wait = async {
+                    match open {
+                        0 => node.mend.notified().await,
+                        _ => tokio::time::sleep(RETRY_EVERY).await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    _ = phase.wait_for(|phase| *phase == Phase::Stopping) => return,
+                    () = wait => {}
+                }
+            }
+        });
+    }
+
+    /// Tries to mend every incomplete vnode; how many are left.
+    async fn mend_all(self: &Arc<Self>) -> usize {
+        let incomplete = self.vnodes.incomplete();
+        self.metrics.incomplete_vnodes(incomplete.len() as u64);
+        for vnode in incomplete {
+            if *self.phase.borrow() != Phase::Serving {
+                break;
+            }
+            match self.mend_vnode(vnode).await {
+                Ok(records) => tracing::info!(%vnode, records, "the vnode is complete again"),
+                Err(why) => tracing::debug!(%vnode, %why, "the vnode can't be mended yet"),
+            }
+        }
+        let open = self.vnodes.incomplete().len();
+        self.metrics.incomplete_vnodes(open as u64);
+        open
+    }
+
+    async fn mend_vnode(self: &Arc<Self>, vnode: VnodeId) -> anyhow::Result<usize> {
+        let layout = self.layout().expect("only a serving node mends");
+        let set = layout.replicas_of(vnode);
+        let mut records = 0;
+        for replica in set.indices().filter(|replica| set.local != Some(*replica)) {
+            records += self.take_in(vnode, set.peer(replica)).await?;
+        }
+        anyhow::ensure!(set.n() > 1, "no other replica holds it");
+        self.vnodes.set_incomplete([vnode], false, &*self.store).await?;
+        Ok(records)
+    }
+
+    /// Takes in all that one peer holds of a vnode; how many records.
+    async fn take_in(self: &Arc<Self>, vnode: VnodeId, peer: &Peer) -> anyhow::Result<usize> {
+        let mut after: Option<KeyPath> = None;
+        let mut taken = 0;
+        loop {
+            let deadline = Instant::now() + PAGE_TIMEOUT;
+            let request = Request::Page { vnode, after: after.take(), max_bytes: PAGE_BYTES };
+            let page = match self.call(peer, request, deadline, None).await? {
+                Answer::Page(page) => page,
+                _ => anyhow::bail!("{} answered what was not asked for", peer.id),
+            };
+            taken += page.records.len();
+            after = page.records.last().map(|(path, _)| path.clone());
+            for (path, stored) in page.records {
+                self.merge(&Place::new(vnode, path), stored, deadline).await?;
+            }
+            if page.is_last || after.is_none() {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// Gives out a page of a vnode's records.
+    pub(super) async fn answer_page(
+        &self,
+        vnode: VnodeId,
+        after: Option<KeyPath>,
+        max_bytes: u32,
+    ) -> Reply {
+        let layout = self.layout().ok_or(Refusal::NotServing)?;
+        let is_mine = layout.state.table(vnode.table).is_some()
+            && vnode.partition.get() < layout.state.partitions.get()
+            && layout.replicas_of(vnode).local.is_some();
+        if !is_mine {
+            return Err(Refusal::NoReplica);
+        }
+        let mut range = vnode_range(vnode);
+        if let Some(after) = after {
+            // The next possible key is the same one with a zero byte more.
+            let next = [&record_key(vnode, &after)[..], &[0]].concat();
+            range = range.resume_at(next.into());
+        }
+        let limit = ScanLimit { entries: 4_096, bytes: max_bytes.min(MAX_PAGE_BYTES) as usize };
+        let page = self.store.scan(Space::Records, range, limit).await.map_err(|error| {
+            tracing::error!(%vnode, %error, "scanning failed");
+            Refusal::StoreFailed
+        })?;
+        let parsed = page.entries.into_iter().map(|(key, stored)| {
+            parse_record_key(&key).map(|(_, path)| (path, stored))
+        });
+        let records = parsed.collect::<Result<_, _>>().map_err(|_| Refusal::StoreFailed)?;
+        Ok(Answer::Page(Page { records, is_last: page.next.is_none() }))
+    }
+}

@@ -1,0 +1,155 @@
+//! The running node: it coordinates requests, holds replicas, watches its peers.
+//!
+//! Written against four seams only (`Store`, `Transport`, tokio's time with [`Clock`] for wall
+//! time, [`Randomness`]), so that the very same code runs in production and in a simulation. The
+//! life of a node is in [`start`].
+
+mod calls;
+mod coordinator;
+mod directory;
+mod disk;
+mod explain;
+mod formation;
+mod greeting;
+mod handler;
+mod latency;
+mod layout;
+mod locks;
+mod membership;
+mod mend;
+pub mod operation;
+mod replica;
+mod seams;
+mod service;
+mod start;
+pub mod view;
+mod vnodes;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use tokio_util::task::TaskTracker;
+
+pub use directory::DirectoryError;
+pub use seams::{Clock, Randomness, SystemClock};
+pub use start::{Seams, StartError};
+
+use self::directory::Opened;
+use self::disk::DiskWatch;
+use self::latency::HedgeBudget;
+use self::layout::Layout;
+use self::locks::KeyLocks;
+use self::membership::Membership;
+use self::vnodes::Vnodes;
+use crate::config::Settings;
+use crate::peer::Transport;
+use crate::protocol::causality::{Hlc, Record, TokenKey};
+use crate::protocol::cluster::formation::Formation;
+use crate::protocol::operation::OperationError;
+use crate::storage::Store;
+use crate::telemetry::Metrics;
+use crate::types::HlcStamp;
+
+/// Where a node is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not serving yet, and why.
+    Starting(String),
+    /// Serving.
+    Serving,
+    /// Not serving, and why; it takes an operator to change that.
+    Refusing(String),
+    /// No longer serving.
+    Stopping,
+}
+
+/// A node. Made by [`Node::open`], brought to service by [`Node::start`].
+pub struct Node {
+    settings: Arc<Settings>,
+    opened: Opened,
+    store: Arc<dyn Store>,
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    random: Randomness,
+    metrics: Arc<Metrics>,
+    phase: watch::Sender<Phase>,
+    /// Set once: the layout of this release does not change after formation.
+    layout: OnceLock<Arc<Layout>>,
+    token_key: OnceLock<TokenKey>,
+    formation: Mutex<Option<Formation>>,
+    vnodes: Vnodes,
+    locks: KeyLocks,
+    hlc: Mutex<Hlc>,
+    hedging: HedgeBudget,
+    membership: Membership,
+    disk: DiskWatch,
+    /// Told when a vnode became incomplete.
+    mend: Notify,
+    /// An actor was retired in memory only: this run must not end as a clean one.
+    is_tainted: AtomicBool,
+    /// All work that a stop has to wait for.
+    tasks: TaskTracker,
+    /// One greeting at a time is worked off, so that boot numbers are kept in order.
+    greeting: tokio::sync::Mutex<()>,
+}
+
+impl Node {
+    /// The layout, once there is one.
+    fn layout(&self) -> Option<Arc<Layout>> {
+        self.layout.get().cloned()
+    }
+
+    /// The layout, if this node serves.
+    fn serving(&self) -> Result<Arc<Layout>, OperationError> {
+        let why = match &*self.phase.borrow() {
+            Phase::Serving => None,
+            Phase::Starting(why) | Phase::Refusing(why) => Some(why.clone()),
+            Phase::Stopping => Some("the node is stopping; ask another one".into()),
+        };
+        match (why, self.layout()) {
+            (None, Some(layout)) => Ok(layout),
+            (why, _) => {
+                let why = why.unwrap_or_else(|| "the node has no layout yet".into());
+                Err(OperationError::NotReady(why))
+            }
+        }
+    }
+
+    /// What context tokens are keyed with, once the cluster is known.
+    fn token_key(&self) -> Result<&TokenKey, OperationError> {
+        self.serving().map(|layout| self.token_key_of(&layout))
+    }
+
+    /// What context tokens are keyed with in this layout's cluster.
+    fn token_key_of(&self, layout: &Layout) -> &TokenKey {
+        self.token_key.get_or_init(|| match &self.settings.cluster_secret {
+            Some(secret) => TokenKey::from_secret(secret.as_bytes()),
+            None => TokenKey::from_cluster_id(layout.state.cluster),
+        })
+    }
+
+    /// The stamp of the next version.
+    fn next_stamp(&self) -> HlcStamp {
+        let mut hlc = self.hlc.lock().unwrap_or_else(PoisonError::into_inner);
+        hlc.tick(self.clock.wall_ms())
+    }
+
+    /// Moves the hybrid logical clock past the stamps of a record, unless they are too far ahead.
+    fn observe(&self, record: &Record) {
+        let Some(latest) = record.versions().iter().map(|version| version.stamp()).max() else {
+            return;
+        };
+        let mut hlc = self.hlc.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(drift) = hlc.observe(latest, self.clock.wall_ms()) {
+            drop(hlc);
+            tracing::warn!(%drift, "a version is stamped ahead of this node's clock; check the clocks");
+            self.metrics.alarm("clock-drift");
+        }
+    }
+
+    /// What this node told of itself when it was opened.
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+}

@@ -1,0 +1,244 @@
+//! The life of a node.
+//!
+//! ```text
+//! open      whose directory is it; count the start; take the clean-stop marker away (fsynced)
+//!   ▼
+//! form      until all founding nodes have promised the same epoch 1, or it is known already
+//!   ▼
+//! greet     tell peers the boot number; hear which one they knew: rolled back? truly clean?
+//!   ▼
+//! retire    unless the last stop was provably clean: a new era of actors
+//!   ▼
+//! serve ──▶ stop: refuse new work, wait for the old, fsync, leave the marker, close
+//! ```
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::directory::{Directory, DirectoryError, Opened};
+use super::disk::DiskWatch;
+use super::greeting::Greeted;
+use super::latency::HedgeBudget;
+use super::layout::Layout;
+use super::locks::KeyLocks;
+use super::membership::Membership;
+use super::seams::{Clock, Randomness};
+use super::vnodes::{Retirement, Vnodes};
+use super::{Node, Phase};
+use crate::config::Settings;
+use crate::peer::Transport;
+use crate::protocol::causality::Hlc;
+use crate::protocol::cluster::ClusterState;
+use crate::storage::{CommitError, Durability, Store};
+use crate::telemetry::Metrics;
+use crate::types::{ClusterId, NodeId};
+
+/// How long a stop waits for work that was begun.
+const DRAIN: Duration = Duration::from_secs(6);
+
+/// What a node stands on.
+pub struct Seams {
+    /// Where it keeps its data.
+    pub store: Arc<dyn Store>,
+    /// How it reaches its peers.
+    pub transport: Arc<dyn Transport>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// All that it draws.
+    pub random: Randomness,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a node can't start. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its data directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A write to it.
+    #[error("the data directory can't be written: {0}")]
+    Write(#[from] CommitError),
+    /// Of another cluster.
+    #[error(
+        "the data directory belongs to cluster {mine}, and {node} to cluster {theirs}; set data_dir \
+         to this node's directory in that cluster, or give it an empty one"
+    )]
+    OtherCluster {
+        /// This directory's.
+        mine: ClusterId,
+        /// Who was asked.
+        node: NodeId,
+        /// Its cluster.
+        theirs: ClusterId,
+    },
+    /// Older than what peers have seen.
+    #[error(
+        "{node} has seen this node at a later start than this data directory knows of: it was \
+         rolled back or copied. Put the right directory back, or start with an empty one and \
+         replace the node by itself"
+    )]
+    RolledBack {
+        /// Who knows better.
+        node: NodeId,
+    },
+    /// The founding nodes can't agree.
+    #[error("the cluster can't form: {0}")]
+    Formation(#[from] crate::protocol::cluster::formation::FormationError),
+}
+
+impl Node {
+    /// Opens the data directory for this node.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn open(settings: Arc<Settings>, seams: Seams) -> Result<Arc<Self>, StartError> {
+        let Seams { store, transport, clock, random, metrics } = seams;
+        let directory = Directory::new(&*store);
+        let opened = directory.open(&settings.id, settings.durability, &random).await?;
+        let vnodes = Vnodes::load(directory, opened.boot.number, opened.actor_era).await?;
+        let starting = Phase::Starting("the node is starting; retry in a moment".into());
+        Ok(Arc::new(Self {
+            membership: Membership::new(),
+            disk: DiskWatch::new(settings.storage.min_free_bytes),
+            settings,
+            opened,
+            store,
+            transport,
+            clock,
+            random,
+            metrics,
+            phase: watch::Sender::new(starting),
+            layout: OnceLock::new(),
+            token_key: OnceLock::new(),
+            formation: Mutex::new(None),
+            vnodes,
+            locks: KeyLocks::new(),
+            hlc: Mutex::new(Hlc::default()),
+            hedging: HedgeBudget::default(),
+            mend: Notify::new(),
+            is_tainted: AtomicBool::new(false),
+            tasks: TaskTracker::new(),
+            greeting: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Brings the node to service. The transport must already hand incoming messages to it.
+    /// Returns once it serves, or refuses to for a reason that only an operator can change.
+    ///
+    /// # Errors
+    /// [`StartError`]: the process has to end.
+    pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
+        let state = match self.opened.state.clone() {
+            Some(state) => state,
+            None => self.form().await?,
+        };
+        if !self.enter(state) {
+            return Ok(());
+        }
+        let greeted = self.greet_all().await?;
+        self.retire_unless_clean(greeted).await?;
+        self.disk.look(&*self.store);
+        self.begin_membership();
+        self.spawn_disk_watch();
+        self.spawn_mending();
+        self.phase.send_replace(Phase::Serving);
+        tracing::info!(epoch = %self.layout().map_or(0, |l| l.state.epoch.get()), "serving");
+        Ok(())
+    }
+
+    /// Works with a state from now on; false: this node may not serve in it.
+    fn enter(&self, state: ClusterState) -> bool {
+        let identity = &self.opened.identity;
+        match Layout::new(state, &identity.node, identity.incarnation) {
+            Ok(layout) => {
+                let is_first = self.layout.set(Arc::new(layout)).is_ok();
+                assert!(is_first, "a node enters its state once");
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "not serving");
+                self.phase.send_replace(Phase::Refusing(error.to_string()));
+                false
+            }
+        }
+    }
+
+    /// Retires all actors unless the last stop was provably clean, and marks what may be missing
+    /// (correctness, section 2, retirement 3; section 3, incomplete vnodes).
+    async fn retire_unless_clean(&self, greeted: Greeted) -> Result<(), StartError> {
+        let Opened { previous, is_clean, actor_era, boot, .. } = &self.opened;
+        let directory = Directory::new(&*self.store);
+        let Some(previous) = previous else {
+            return Ok(());
+        };
+        if *is_clean && greeted.confirmed {
+            tracing::info!(boot = %boot.number, "the last stop was clean: actors go on");
+            debug_assert!(*actor_era <= boot.number, "eras begin with starts");
+            return Ok(());
+        }
+        directory.retire_actors_before(boot.number).await?;
+        let retired = self.vnodes.retire_all();
+        (0..retired).for_each(|_| self.metrics.actor_retired(Retirement::UncleanStop.name()));
+        tracing::warn!(retired, marked_clean = is_clean, "the last stop was not provably clean: actors were retired");
+        if !is_clean && previous.durability != Durability::Sync {
+            self.mark_all_incomplete().await?;
+        }
+        Ok(())
+    }
+
+    /// What was acknowledged and not yet synced may be lost: every vnode with other replicas to
+    /// take it in from is incomplete.
+    async fn mark_all_incomplete(&self) -> Result<(), StartError> {
+        let layout = self.layout().expect("a node greets in a layout");
+        let own = layout.own_vnodes().into_iter();
+        let shared = own.filter(|vnode| layout.replicas_of(*vnode).n() > 1);
+        self.vnodes.set_incomplete(shared, true, &*self.store).await?;
+        self.mend.notify_one();
+        Ok(())
+    }
+
+    /// Stops the node: no new work, the old one done, everything on disk. A run that no batch
+    /// failed in leaves the marker of a clean stop.
+    pub async fn stop(self: &Arc<Self>) {
+        let was_serving = *self.phase.borrow() == Phase::Serving;
+        self.phase.send_replace(Phase::Stopping);
+        self.membership.leave();
+        self.tasks.close();
+        let is_drained = tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_ok();
+        let is_clean = was_serving && is_drained && !self.is_tainted.load(Ordering::SeqCst);
+        if is_clean {
+            let marked = Directory::new(&*self.store).mark_clean_stop(self.opened.boot.number);
+            if let Err(error) = marked.await {
+                tracing::error!(%error, "the stop could not be marked as clean");
+            }
+        } else {
+            tracing::warn!(is_drained, "this stop counts as unclean: actors will be retired");
+        }
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "closing the store failed");
+        }
+    }
+
+    /// Waits until the phase is one that lasts.
+    pub async fn settled(&self) -> Phase {
+        let mut phase = self.phase();
+        let settled = phase.wait_for(|phase| !matches!(phase, Phase::Starting(_))).await;
+        settled.map_or(Phase::Stopping, |phase| phase.clone())
+    }
+
+    /// Since when this node runs, for how long a detail may still be unknown.
+    pub(super) fn grace_after_start() -> Duration {
+        Duration::from_secs(5)
+    }
+
+    /// When a greeting at the start has to be over.
+    pub(super) fn greeting_deadline() -> Instant {
+        Instant::now() + Self::grace_after_start()
+    }
+}
