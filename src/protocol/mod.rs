@@ -1,0 +1,7 @@
+//! The decisions of the store, without its effects.
+//!
+//! Everything here is pure and deterministic: equal arguments give equal results on every node and
+//! in every run. Nothing awaits, does I/O, reads a clock, draws from a global generator, or decides
+//! by the order of an unordered map. Imports come from `types` alone.
+
+pub mod ring;
