@@ -10,6 +10,7 @@ mod level;
 mod names;
 mod ring;
 mod stamp;
+mod weight;
 
 pub use ids::{
     ActorId, BootNumber, ClusterId, DataIncarnation, Epoch, LayoutVersion, OperationId,
@@ -23,3 +24,4 @@ pub use ring::{
     Token, VnodeId,
 };
 pub use stamp::HlcStamp;
+pub use weight::{Weight, WeightError};
