@@ -91,9 +91,11 @@ impl Level {
 
     fn within(self, n: u8) -> Result<NonZeroU8, LevelError> {
         let required = self.wanted(n);
-        NonZeroU8::new(required)
-            .filter(|r| r.get() <= n)
-            .ok_or(LevelError::AboveN { level: self, required, n })
+        NonZeroU8::new(required).filter(|r| r.get() <= n).ok_or(LevelError::AboveN {
+            level: self,
+            required,
+            n,
+        })
     }
 
     /// R for a replica set of `n` nodes.

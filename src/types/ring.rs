@@ -35,9 +35,7 @@ impl fmt::Debug for Token {
 }
 
 /// One of the equal ranges that the ring is cut into.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PartitionId(u32);
 
@@ -135,9 +133,7 @@ impl From<PartitionCount> for u32 {
 }
 
 /// N: how many replicas a partition should have. 1 to 16.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct ReplicationFactor(NonZeroU8);
 
@@ -192,9 +188,7 @@ impl fmt::Display for ReplicationFactor {
 
 /// One node's replica of one partition of one table. Actor, floor, hash tree and purge number
 /// belong to it.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VnodeId {
     /// Which table: there is one for each replication factor in use.
     pub table: ReplicationFactor,
@@ -216,7 +210,8 @@ mod tests {
     fn tokens_fall_into_the_partition_whose_range_holds_them() {
         for count in [1, 2, 64, 1_024, 65_536] {
             let count = PartitionCount::new(count).expect("a power of two");
-            for raw in [0, 1, u64::MAX / 3, u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX - 1, u64::MAX] {
+            for raw in [0, 1, u64::MAX / 3, u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX - 1, u64::MAX]
+            {
                 let partition = count.partition_of(Token::new(raw));
                 let (start, end) = count.range_of(partition);
                 assert!(start.get() <= raw && raw <= end.get(), "{raw:x} in {partition}");
