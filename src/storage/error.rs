@@ -39,7 +39,7 @@ pub enum CommitError {
 }
 
 /// Why a store did not even try to write a batch.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The store was closed. No retry helps.
     #[error("the store is closed")]
@@ -47,9 +47,6 @@ pub enum Refusal {
     /// More is waiting for the disk than the queue may hold. A later retry helps.
     #[error("the store's queue is full: the disk does not keep up")]
     QueueFull,
-    /// An earlier fsync failed, after which no later one can be believed. Only a restart helps.
-    #[error("an earlier fsync failed ({0}); check the disk, then restart the node")]
-    SyncFailed(EngineError),
 }
 
 impl CommitError {

@@ -1,10 +1,10 @@
-//! Where a node keeps what must outlive it: the seam [`Store`].
+//! Where a node keeps what must outlive it: the seam [`Store`], and its two implementations.
 //!
 //! What holds of every store: a batch is applied whole or not at all; batches are applied in the
 //! order in which [`Store::commit`] was called; with [`Durability::Sync`] no reader sees a batch
 //! before it is durable, so that a read answer reports only durable state.
 //!
-//! [`schema`] is the only place that knows how a key or
+//! Nothing outside this module names RocksDB; [`schema`] is the only place that knows how a key or
 //! a metadata value is laid out.
 
 mod batch;
@@ -12,6 +12,7 @@ mod error;
 pub mod frame;
 mod memory;
 mod range;
+mod rocks;
 pub mod schema;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use batch::{Batch, Change};
 pub use error::{CommitError, EngineError, OpenError, ReadError, Refusal};
 pub use memory::{CommitFault, MemoryStore};
 pub use range::{KeyRange, Page, ScanLimit};
+pub use rocks::{Recovery, RocksOptions, RocksStore};
 
 /// A future that can be handed to any task.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+use proptest::test_runner::Config;
 
 use crate::storage::{
     Batch, Change, Durability, KeyRange, MemoryStore, ScanLimit, Space, Store, Syncing,
 };
+
+use super::open;
 
 type Model = BTreeMap<(Space, Bytes), Bytes>;
 
@@ -96,6 +99,27 @@ async fn check_against_model(store: &dyn Store, history: &[Vec<Change>]) {
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(work)
+}
+
+proptest! {
+    #![proptest_config(Config::with_cases(24))]
+
+    #[test]
+    fn rocks_behaves_like_a_sorted_map_and_keeps_it(
+        before in histories(), after in histories(), flushed: bool,
+    ) {
+        let dir = tempfile::tempdir().expect("room");
+        let store = open(dir.path(), Durability::Sync);
+        block_on(check_against_model(&store, &before));
+        let model = block_on(dump(&store));
+        if flushed {
+            block_on(store.close()).expect("healthy");
+        }
+        drop(store);
+        let store = open(dir.path(), Durability::Sync);
+        assert_eq!(block_on(dump(&store)), model);
+        block_on(check_against_model(&store, &after));
+    }
 }
 
 proptest! {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::storage::{
-    Batch, Cached, CommitError, Durability, KeyRange, Page, ReadError, ScanLimit, Space, Store,
-    Syncing,
+    Batch, Cached, CommitError, Durability, KeyRange, MemoryStore, Page, ReadError, ScanLimit,
+    Space, Store, Syncing,
 };
+
+use super::open;
 
 const LOTS: ScanLimit = ScanLimit { entries: 1_000_000, bytes: 1 << 30 };
 
@@ -201,7 +203,7 @@ async fn a_closed_store_refuses_everything(store: Arc<dyn Store>) {
 macro_rules! suite {
     ($($behaviour:ident)*) => {
         mod memory {
-            use super::*;
+            use super::{Arc, Durability, MemoryStore};
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $behaviour() {
@@ -209,10 +211,21 @@ macro_rules! suite {
                 }
             )*
         }
+
+        mod rocks {
+            use super::{Arc, Durability, open};
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $behaviour() {
+                    for durability in [Durability::Sync, Durability::Interval, Durability::Os] {
+                        let dir = tempfile::tempdir().expect("room");
+                        super::$behaviour(Arc::new(open(dir.path(), durability))).await;
+                    }
+                }
+            )*
+        }
     };
 }
-
-use crate::storage::MemoryStore;
 
 suite! {
     get_returns_what_was_put_and_nothing_after_a_delete
