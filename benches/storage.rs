@@ -1,6 +1,8 @@
 //! What one node's store costs: a get from memory, and commits of 1 KiB by 1, 16 and 64 tasks at
-//! once, fsynced in groups. The store in memory shows what of that is the seam and the runtime.
+//! once, fsynced in groups. `limit` is the bare disk under them: compare with that, measured in the
+//! same run. The store in memory shows what of a commit is the seam and the runtime.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +71,14 @@ fn bench_store(criterion: &mut Criterion, name: &str, store: &Arc<dyn Store>) {
     group.finish();
 }
 
+/// Appends 1 KiB to a file and fsyncs it: what no commit of a single task can beat.
+fn limit(criterion: &mut Criterion) {
+    let mut file = tempfile::tempfile().expect("room for a file");
+    criterion.bench_function("limit/fdatasync_1KiB", |bencher| {
+        bencher.iter(|| file.write_all(&VALUE).and_then(|()| file.sync_data()).expect("healthy"));
+    });
+}
+
 fn rocks(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("room for a directory");
     let store = RocksStore::open(dir.path(), &RocksOptions::default()).expect("opens");
@@ -86,6 +96,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(4));
-    targets = rocks, memory
+    targets = limit, rocks, memory
 }
 criterion_main!(benches);
