@@ -1,0 +1,153 @@
+//! Opening a data directory: created durably, locked, recovered, and its errors told apart.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rocksdb::{BoundColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, ErrorKind};
+use self_cell::self_cell;
+
+use crate::storage::{EngineError, OpenError, Space};
+
+use super::options::{self, RocksOptions, Shared};
+
+/// How much of the log a start could replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// All of it. At most a commit that was cut off in the middle, hence never acknowledged, is
+    /// gone.
+    Whole,
+    /// Up to damage in the log. Commits behind it are lost, acknowledged ones perhaps among them:
+    /// the vnodes of this directory are incomplete.
+    CutShort(EngineError),
+}
+
+/// The handles of the column families, in the order of [`Space::ALL`].
+pub(super) struct Families<'a>([Arc<BoundColumnFamily<'a>>; Space::ALL.len()]);
+
+self_cell! {
+    /// An open database with the handles of its column families, looked up once.
+    pub(super) struct Database {
+        owner: DB,
+        #[covariant]
+        dependent: Families,
+    }
+}
+
+impl Database {
+    pub(super) fn db(&self) -> &DB {
+        self.borrow_owner()
+    }
+
+    pub(super) fn family(&self, space: Space) -> &Arc<BoundColumnFamily<'_>> {
+        &self.borrow_dependent().0[space as usize]
+    }
+}
+
+/// Opens the directory, creating it where it is missing.
+///
+/// Two modes of recovery are tried in turn. `TolerateCorruptedTailRecords` drops an incomplete
+/// last record, which a crash in the middle of a write leaves and which was never acknowledged,
+/// and refuses any other damage. It alone would leave a node down after a power cut that garbled
+/// unsynced pages. `PointInTime` alone would silently drop every acknowledged commit behind a
+/// damaged byte. So the second one opens what the first refused, and says that it had to.
+pub(super) fn open(
+    dir: &Path,
+    options: &RocksOptions,
+    shared: &Shared,
+) -> Result<(Database, Recovery), OpenError> {
+    create_durably(dir).map_err(|error| io_error(dir, &error))?;
+    refuse_headless(dir)?;
+    let opened = match open_with(dir, options, shared, DBRecoveryMode::TolerateCorruptedTailRecords)
+    {
+        Err(error) if error.kind() == ErrorKind::Corruption => {
+            open_with(dir, options, shared, DBRecoveryMode::PointInTime)
+                .map(|database| (database, Recovery::CutShort(EngineError::new(&error))))
+        }
+        opened => opened.map(|database| (database, Recovery::Whole)),
+    };
+    let opened = opened.map_err(|error| open_error(dir, &error))?;
+    sync_dir(dir).map_err(|error| io_error(dir, &error))?;
+    Ok(opened)
+}
+
+fn open_with(
+    dir: &Path,
+    options: &RocksOptions,
+    shared: &Shared,
+    recovery: DBRecoveryMode,
+) -> Result<Database, rocksdb::Error> {
+    let families = Space::ALL
+        .map(|space| ColumnFamilyDescriptor::new(space.name(), options::family(options, shared)));
+    let database = options::database(options, shared, recovery);
+    let db = DB::open_cf_descriptors(&database, dir, families)?;
+    Ok(Database::new(db, |db| {
+        Families(Space::ALL.map(|space| {
+            db.cf_handle(space.name()).expect("opened with a column family for each space")
+        }))
+    }))
+}
+
+/// RocksDB takes a directory without `CURRENT` for an empty one and starts afresh beside the data.
+fn refuse_headless(dir: &Path) -> Result<(), OpenError> {
+    if dir.join("CURRENT").exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir).map_err(|error| io_error(dir, &error))? {
+        let path = entry.map_err(|error| io_error(dir, &error))?.path();
+        if path.extension().is_some_and(|extension| extension == "sst" || extension == "log") {
+            let cause = EngineError::new(&format!("CURRENT is missing beside {}", path.display()));
+            return Err(OpenError::Corrupt { dir: dir.into(), cause });
+        }
+    }
+    Ok(())
+}
+
+/// RocksDB reports through texts; the ones matched here are held by tests.
+fn open_error(dir: &Path, error: &rocksdb::Error) -> OpenError {
+    let (dir, cause) = (PathBuf::from(dir), EngineError::new(error));
+    let text: &str = error.as_ref();
+    match error.kind() {
+        ErrorKind::IOError
+            if text.contains("lock hold by current process")
+                || text.contains("While lock file") =>
+        {
+            OpenError::Locked { dir }
+        }
+        ErrorKind::NotSupported => OpenError::Newer { dir, cause },
+        ErrorKind::InvalidArgument if text.contains("Column families not opened") => {
+            OpenError::Newer { dir, cause }
+        }
+        ErrorKind::Corruption if text.contains("Unknown Footer version") => {
+            OpenError::Newer { dir, cause }
+        }
+        ErrorKind::Corruption | ErrorKind::InvalidArgument => OpenError::Corrupt { dir, cause },
+        _ => OpenError::Io { dir, cause },
+    }
+}
+
+fn io_error(dir: &Path, error: &io::Error) -> OpenError {
+    OpenError::Io { dir: dir.into(), cause: EngineError::new(error) }
+}
+
+/// Creates the directory and what is missing above it. A new folder's name is durable only once
+/// the folder above it is fsynced.
+fn create_durably(dir: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|path| is_missing(path)).collect();
+    fs::create_dir_all(dir)?;
+    for created in missing {
+        let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_dir(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
+/// The empty path stands for the working directory.
+fn is_missing(path: &Path) -> bool {
+    !path.as_os_str().is_empty() && !path.exists()
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

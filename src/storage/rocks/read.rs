@@ -1,0 +1,179 @@
+//! Reading: point reads and pages, of the present or of a snapshot.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rocksdb::{DB, ErrorKind, ReadOptions, ReadTier, SnapshotWithThreadMode};
+use self_cell::self_cell;
+use tokio::sync::Semaphore;
+
+use crate::storage::range::PageBuilder;
+use crate::storage::{
+    BoxFuture, Cached, EngineError, KeyRange, Page, ReadError, ScanLimit, Snapshot, Space,
+};
+
+use super::open::Database;
+
+type DbSnapshot<'a> = SnapshotWithThreadMode<'a, DB>;
+
+self_cell! {
+    /// A snapshot that keeps its database open.
+    pub(super) struct OwnedSnapshot {
+        owner: Arc<Database>,
+        #[covariant]
+        dependent: DbSnapshot,
+    }
+}
+
+impl OwnedSnapshot {
+    pub(super) fn take(database: Arc<Database>) -> Self {
+        Self::new(database, |database| database.db().snapshot())
+    }
+
+    /// Options that read as of this snapshot; they must not outlive it.
+    fn options(&self) -> ReadOptions {
+        let mut options = checked();
+        options.set_snapshot(self.borrow_dependent());
+        options
+    }
+}
+
+/// Every block read from the disk is held against its checksum.
+pub(super) fn checked() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_verify_checksums(true);
+    options
+}
+
+/// Options that never lead to the disk.
+pub(super) fn memory_only() -> ReadOptions {
+    let mut options = checked();
+    options.set_read_tier(ReadTier::BlockCache);
+    options
+}
+
+/// Looks a key up with [`memory_only`] options.
+pub(super) fn get_cached(
+    database: &Database,
+    space: Space,
+    key: &[u8],
+    options: &ReadOptions,
+) -> Result<Cached, ReadError> {
+    match database.db().get_pinned_cf_opt(database.family(space), key, options) {
+        Ok(value) => Ok(Cached::Hit(value.as_deref().map(Bytes::copy_from_slice))),
+        Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Cached::Miss),
+        Err(error) => Err(read_error(space, &error)),
+    }
+}
+
+/// Looks a key up; may wait for the disk.
+pub(super) fn get(
+    database: &Database,
+    space: Space,
+    key: &[u8],
+    options: &ReadOptions,
+) -> Result<Option<Bytes>, ReadError> {
+    let value = database
+        .db()
+        .get_pinned_cf_opt(database.family(space), key, options)
+        .map_err(|error| read_error(space, &error))?;
+    Ok(value.as_deref().map(Bytes::copy_from_slice))
+}
+
+/// Reads one page; may wait for the disk.
+pub(super) fn scan(
+    database: &Database,
+    space: Space,
+    range: KeyRange,
+    limit: ScanLimit,
+    mut options: ReadOptions,
+) -> Result<Page, ReadError> {
+    let mut page = PageBuilder::new(limit);
+    if range.is_empty() {
+        return Ok(page.finish());
+    }
+    if let Some(end) = range.end {
+        options.set_iterate_upper_bound(end);
+    }
+    // A walk over everything must not push the hot blocks out of the cache.
+    options.fill_cache(false);
+    let mut entries = database.db().raw_iterator_cf_opt(database.family(space), options);
+    entries.seek(&range.start);
+    while let Some((key, value)) = entries.item() {
+        if !page.push(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)) {
+            break;
+        }
+        entries.next();
+    }
+    // The end of the range and a failure look alike to the loop.
+    entries.status().map_err(|error| read_error(space, &error))?;
+    Ok(page.finish())
+}
+
+fn read_error(space: Space, error: &rocksdb::Error) -> ReadError {
+    let cause = EngineError::new(error);
+    match error.kind() {
+        ErrorKind::Corruption => ReadError::Corrupt { space, cause },
+        _ => ReadError::Io { space, cause },
+    }
+}
+
+/// Runs a read where it may block. At most as many at once as `slots` has permits; a read that is
+/// no longer waited for still holds its own until it ends.
+pub(super) async fn blocking<T: Send + 'static>(
+    slots: Arc<Semaphore>,
+    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    let slot = slots.acquire_owned().await.map_err(|_| ReadError::Closed)?;
+    let task = tokio::task::spawn_blocking(move || {
+        let answer = read();
+        drop(slot);
+        answer
+    });
+    match task.await {
+        Ok(answer) => answer,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is shutting down.
+        Err(_) => Err(ReadError::Closed),
+    }
+}
+
+/// A snapshot of an open store.
+pub(super) struct RocksSnapshot {
+    pub(super) snapshot: Arc<OwnedSnapshot>,
+    pub(super) slots: Arc<Semaphore>,
+}
+
+impl Snapshot for RocksSnapshot {
+    fn get(&self, space: Space, key: Bytes) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {
+        let snapshot = Arc::clone(&self.snapshot);
+        Box::pin(blocking(Arc::clone(&self.slots), move || {
+            get(snapshot.borrow_owner(), space, &key, &snapshot.options())
+        }))
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        range: KeyRange,
+        limit: ScanLimit,
+    ) -> BoxFuture<'_, Result<Page, ReadError>> {
+        let snapshot = Arc::clone(&self.snapshot);
+        Box::pin(blocking(Arc::clone(&self.slots), move || {
+            scan(snapshot.borrow_owner(), space, range, limit, snapshot.options())
+        }))
+    }
+}
+
+/// The snapshot of a closed store.
+pub(super) struct ClosedSnapshot;
+
+impl Snapshot for ClosedSnapshot {
+    fn get(&self, _: Space, _: Bytes) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {
+        Box::pin(std::future::ready(Err(ReadError::Closed)))
+    }
+
+    fn scan(&self, _: Space, _: KeyRange, _: ScanLimit) -> BoxFuture<'_, Result<Page, ReadError>> {
+        Box::pin(std::future::ready(Err(ReadError::Closed)))
+    }
+}

@@ -1,0 +1,249 @@
+//! Every persisted key in one place, and which format its value has.
+//!
+//! | space | key | value |
+//! |---|---|---|
+//! | `Meta` | the name of a [`MetaKey`] | [`frame`](super::frame) |
+//! | `Records` | n (1 byte), partition (4, big-endian), bucket, 0, key | a record, verbatim: its own format, versioned and checksummed |
+//! | `Vnodes` | n (1 byte), partition (4, big-endian) | [`frame`](super::frame) |
+//!
+//! All of a vnode's records adjoin, sorted by bucket, then key: a vnode is streamed, compared and
+//! dropped by one range, and a bucket within it listed by another. No layout here ever changes; a
+//! new one gets a new [`FORMAT`].
+
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::types::{Bucket, KeyPath, NodeId, PartitionId, ReplicationFactor, VnodeId};
+
+use super::KeyRange;
+
+/// The format of a data directory as a whole, kept under [`MetaKey::Format`].
+pub const FORMAT: u32 = 1;
+
+/// The bytes of n and partition that all keys of a vnode begin with.
+const VNODE_PREFIX_BYTES: usize = 5;
+
+const PEER_BOOT_PREFIX: &[u8] = b"peer-boot/";
+
+/// A key in `Space::Meta`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MetaKey {
+    /// The format of the directory: [`FORMAT`].
+    Format,
+    /// Node id, cluster id, data incarnation: whose directory this is.
+    Identity,
+    /// How often the directory was started.
+    Boot,
+    /// Present only after a clean stop: store sequence number, boot number.
+    CleanStop,
+    /// The promise of one formation.
+    Formation,
+    /// The cluster state.
+    ClusterState,
+    /// The highest boot number seen of a peer.
+    PeerBoot(NodeId),
+    /// Since when actors of this directory count as retired.
+    ActorEra,
+}
+
+impl MetaKey {
+    /// The key's bytes.
+    pub fn to_bytes(&self) -> Bytes {
+        match self {
+            Self::Format => Bytes::from_static(b"format"),
+            Self::Identity => Bytes::from_static(b"identity"),
+            Self::Boot => Bytes::from_static(b"boot"),
+            Self::CleanStop => Bytes::from_static(b"clean-stop"),
+            Self::Formation => Bytes::from_static(b"formation"),
+            Self::ClusterState => Bytes::from_static(b"cluster-state"),
+            Self::PeerBoot(node) => [PEER_BOOT_PREFIX, node.as_str().as_bytes()].concat().into(),
+            Self::ActorEra => Bytes::from_static(b"actor-era"),
+        }
+    }
+
+    /// The reverse of [`MetaKey::to_bytes`]; `None` for bytes that it never returns.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            b"format" => Some(Self::Format),
+            b"identity" => Some(Self::Identity),
+            b"boot" => Some(Self::Boot),
+            b"clean-stop" => Some(Self::CleanStop),
+            b"formation" => Some(Self::Formation),
+            b"cluster-state" => Some(Self::ClusterState),
+            b"actor-era" => Some(Self::ActorEra),
+            _ => {
+                let node = std::str::from_utf8(bytes.strip_prefix(PEER_BOOT_PREFIX)?).ok()?;
+                NodeId::new(node).ok().map(Self::PeerBoot)
+            }
+        }
+    }
+
+    /// Where all [`MetaKey::PeerBoot`] stand.
+    pub fn peer_boots() -> KeyRange {
+        KeyRange::prefix(PEER_BOOT_PREFIX)
+    }
+}
+
+impl From<MetaKey> for Bytes {
+    fn from(key: MetaKey) -> Self {
+        key.to_bytes()
+    }
+}
+
+/// A key in `Space::Records` that none of ours looks like.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{}\" is no key of a record", .0.escape_ascii())]
+pub struct ForeignKey(Bytes);
+
+impl fmt::Debug for ForeignKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where a vnode keeps the record of a key, in `Space::Records`.
+pub fn record_key(vnode: VnodeId, path: &KeyPath) -> Bytes {
+    let (bucket, key) = (path.bucket.as_str().as_bytes(), path.key.as_bytes());
+    let mut bytes = with_vnode(vnode, bucket.len() + 1 + key.len());
+    bytes.put_slice(bucket);
+    bytes.put_u8(0);
+    bytes.put_slice(key);
+    bytes.freeze()
+}
+
+/// The reverse of [`record_key`].
+///
+/// # Errors
+/// [`ForeignKey`] for bytes that it never returns.
+pub fn parse_record_key(bytes: &[u8]) -> Result<(VnodeId, KeyPath), ForeignKey> {
+    let parsed = bytes
+        .split_first_chunk::<VNODE_PREFIX_BYTES>()
+        .and_then(|(vnode, path)| Some((parse_vnode_key(vnode)?, KeyPath::from_bytes(path)?)));
+    parsed.ok_or_else(|| ForeignKey(Bytes::copy_from_slice(bytes)))
+}
+
+/// Where the value of a vnode stands in `Space::Vnodes`, and what all its record keys begin with.
+pub fn vnode_key(vnode: VnodeId) -> Bytes {
+    with_vnode(vnode, 0).freeze()
+}
+
+/// The reverse of [`vnode_key`]; `None` for bytes that it never returns.
+pub fn parse_vnode_key(bytes: &[u8]) -> Option<VnodeId> {
+    let (&n, partition) = bytes.split_first()?;
+    let partition = u32::from_be_bytes(partition.try_into().ok()?);
+    let table = ReplicationFactor::new(n).ok()?;
+    Some(VnodeId { table, partition: PartitionId::new(partition) })
+}
+
+/// All records of a vnode, in `Space::Records`.
+pub fn vnode_range(vnode: VnodeId) -> KeyRange {
+    KeyRange::prefix(vnode_key(vnode))
+}
+
+/// All records of one bucket in a vnode, in `Space::Records`.
+pub fn bucket_range(vnode: VnodeId, bucket: &Bucket) -> KeyRange {
+    let mut prefix = with_vnode(vnode, bucket.as_str().len() + 1);
+    prefix.put_slice(bucket.as_str().as_bytes());
+    prefix.put_u8(0);
+    KeyRange::prefix(prefix.freeze())
+}
+
+fn with_vnode(vnode: VnodeId, further_bytes: usize) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(VNODE_PREFIX_BYTES + further_bytes);
+    bytes.put_u8(vnode.table.get());
+    bytes.put_u32(vnode.partition.get());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+    use crate::types::Key;
+
+    fn vnodes() -> impl Strategy<Value = VnodeId> {
+        (1..=16_u8, any::<u32>()).prop_map(|(n, partition)| vnode(n, partition))
+    }
+
+    fn vnode(n: u8, partition: u32) -> VnodeId {
+        let table = ReplicationFactor::new(n).expect("1 to 16");
+        VnodeId { table, partition: PartitionId::new(partition) }
+    }
+
+    fn paths() -> impl Strategy<Value = KeyPath> {
+        ("[a-c]{1,3}", proptest::collection::vec(any::<u8>(), 1..9)).prop_map(|(bucket, key)| {
+            let (bucket, key) = (Bucket::new(&bucket), Key::new(key));
+            KeyPath { bucket: bucket.expect("letters"), key: key.expect("1 to 8 bytes") }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn record_keys_come_back(vnode in vnodes(), path in paths()) {
+            let key = record_key(vnode, &path);
+            prop_assert_eq!(parse_record_key(&key), Ok((vnode, path)));
+        }
+
+        #[test]
+        fn a_range_holds_exactly_the_records_of_its_vnode_and_bucket(
+            vnode in vnodes(), other in vnodes(), path in paths(), elsewhere in paths(),
+        ) {
+            let key = record_key(vnode, &path);
+            prop_assert!(vnode_range(vnode).contains(&key));
+            prop_assert_eq!(vnode_range(other).contains(&key), vnode == other);
+            prop_assert!(bucket_range(vnode, &path.bucket).contains(&key));
+            let same_bucket = elsewhere.bucket == path.bucket;
+            prop_assert_eq!(bucket_range(vnode, &elsewhere.bucket).contains(&key), same_bucket);
+        }
+
+        #[test]
+        fn record_keys_sort_by_vnode_then_bucket_then_key(
+            a in (vnodes(), paths()), b in (vnodes(), paths()),
+        ) {
+            let (left, right) = (record_key(a.0, &a.1), record_key(b.0, &b.1));
+            prop_assert_eq!(left.cmp(&right), a.cmp(&b));
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..32)) {
+            if let Ok((vnode, path)) = parse_record_key(&bytes) {
+                prop_assert_eq!(&record_key(vnode, &path)[..], &bytes[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_layout_of_a_record_key_is_as_documented() {
+        let path = KeyPath {
+            bucket: Bucket::new("b").expect("valid"),
+            key: Key::new("k").expect("valid"),
+        };
+        assert_eq!(&record_key(vnode(3, 0x0102), &path)[..], b"\x03\0\0\x01\x02b\0k");
+        assert_eq!(&vnode_key(vnode(3, u32::MAX))[..], b"\x03\xff\xff\xff\xff");
+        assert_eq!(vnode_range(vnode(3, u32::MAX)).end.as_deref(), Some(&b"\x04"[..]));
+    }
+
+    #[test]
+    fn meta_keys_come_back_and_are_distinct() {
+        let node = NodeId::new("format").expect("valid");
+        let keys = [
+            MetaKey::Format,
+            MetaKey::Identity,
+            MetaKey::Boot,
+            MetaKey::CleanStop,
+            MetaKey::Formation,
+            MetaKey::ClusterState,
+            MetaKey::PeerBoot(node),
+            MetaKey::ActorEra,
+        ];
+        for key in &keys {
+            assert_eq!(MetaKey::from_bytes(&key.to_bytes()).as_ref(), Some(key));
+            let is_peer_boot = matches!(key, MetaKey::PeerBoot(_));
+            assert_eq!(MetaKey::peer_boots().contains(&key.to_bytes()), is_peer_boot);
+        }
+        assert_eq!(MetaKey::from_bytes(b"peer-boot/"), None);
+        assert_eq!(MetaKey::from_bytes(b"formats"), None);
+    }
+}
