@@ -1,6 +1,7 @@
 //! The settings of a node, validated. Each is documented once: on its field.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,8 +45,8 @@ pub struct Settings {
     /// `replication_factor`: N. Default 3.
     pub replication_factor: ReplicationFactor,
     /// `cluster.secret`: keys the tags of context tokens; the same on all nodes. Without one the
-    /// cluster id is used, which guards against accidents, not against attackers.
-    pub cluster_secret: Option<String>,
+    /// cluster id is used, which guards against accidents, not against attackers. 16 bytes or more.
+    pub cluster_secret: Option<Secret>,
     /// `durability`: what an acknowledgement means. Default `sync`.
     pub durability: Durability,
     /// `read_repair`: whether reads wait for stale replicas to be mended. Default `blocking`.
@@ -72,6 +73,28 @@ pub struct Settings {
     pub default_bucket: BucketSettings,
     /// `buckets.<name>`: properties of buckets, over `default_bucket`.
     pub buckets: BTreeMap<Bucket, BucketSettings>,
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a secret.
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The bytes, for keying a hash.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"***\"")
+    }
 }
 
 /// One founding node.

@@ -6,6 +6,7 @@
 //! messages nor epochs.
 
 pub mod address;
+pub mod messages;
 pub mod transport;
 
 pub use address::{PeerAddress, PeerAddressError};
