@@ -13,8 +13,8 @@ use super::section::{Findings, Section};
 use super::settings::{
     BucketSettings, InitialNode, LogSettings, MembershipSettings, Settings, StorageSettings,
 };
-use super::value::{Count, FromValue, Size, Sourced, Table, Value};
-use crate::peer::transport::PeerAddress;
+use super::value::{Count, Size, Sourced, Table, Value};
+use crate::peer::PeerAddress;
 use crate::types::{Bucket, NodeId};
 
 const MIB: u64 = 1 << 20;

@@ -57,7 +57,7 @@ impl Node {
     /// Tries to mend every incomplete vnode; how many are left.
     async fn mend_all(self: &Arc<Self>) -> usize {
         let incomplete = self.vnodes.incomplete();
-        self.metrics.incomplete_vnodes(incomplete.len() as u64);
+        self.metrics.incomplete_vnodes(incomplete.len());
         for vnode in incomplete {
             if *self.phase.borrow() != Phase::Serving {
                 break;
@@ -68,7 +68,7 @@ impl Node {
             }
         }
         let open = self.vnodes.incomplete().len();
-        self.metrics.incomplete_vnodes(open as u64);
+        self.metrics.incomplete_vnodes(open);
         open
     }
 
