@@ -13,7 +13,7 @@ use super::section::{Findings, Section};
 use super::settings::{
     BucketSettings, InitialNode, LogSettings, MembershipSettings, Settings, StorageSettings,
 };
-use super::value::{Count, Size, Sourced, Table, Value};
+use super::value::{Count, FromValue, Size, Sourced, Table, Value};
 use crate::peer::PeerAddress;
 use crate::types::{Bucket, NodeId};
 
