@@ -6,6 +6,8 @@
 //! messages nor epochs.
 
 pub mod address;
+pub mod http;
+pub mod loopback;
 pub mod transport;
 
 pub use address::{PeerAddress, PeerAddressError};
