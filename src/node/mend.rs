@@ -98,7 +98,7 @@ impl Node {
             taken += page.records.len();
             after = page.records.last().map(|(path, _)| path.clone());
             for (path, stored) in page.records {
-                self.merge(&Place::new(vnode, path), stored, deadline).await?;
+                self.merge(&Place::new(vnode, path), stored, &peer.id, deadline).await?;
             }
             if page.is_last || after.is_none() {
                 return Ok(taken);
