@@ -90,6 +90,12 @@ pub enum StartError {
         /// Who knows better.
         node: NodeId,
     },
+    /// Neither formed nor told to form.
+    #[error(
+        "join is set, and this release can't change the nodes of a cluster; name all nodes in \
+         initial_nodes instead, the same on each"
+    )]
+    Join,
     /// The founding nodes can't agree.
     #[error("the cluster can't form: {0}")]
     Formation(#[from] crate::protocol::cluster::formation::FormationError),
@@ -140,6 +146,7 @@ impl Node {
     pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
         let state = match self.opened.state.clone() {
             Some(state) => state,
+            None if !self.settings.join.is_empty() => return Err(StartError::Join),
             None => self.form().await?,
         };
         if !self.enter(state) {
