@@ -5,7 +5,7 @@ use crate::node::directory::DirectoryError;
 use crate::node::{Phase, StartError};
 use crate::protocol::operation::OperationError;
 use crate::storage::{CommitFault, Durability, MemoryStore};
-use crate::types::Level;
+use crate::types::{Level, PartitionCount};
 
 const ALL: [usize; 3] = [1, 2, 3];
 
@@ -120,7 +120,7 @@ async fn the_disk_of_another_node_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn the_disk_of_another_cluster_is_refused() {
     let mut here = World::new(3).started().await;
-    let mut there = World::new(3).configure(|s| s.max_siblings = 9).started().await;
+    let mut there = World::new(3).configure(|s| s.partitions = PartitionCount::new(32).expect("a power of two")).started().await;
     here.crash(1);
     there.crash(1);
     let disk = there.take_disk(1);
