@@ -1,7 +1,7 @@
 //! The first step of placement: complete rows that keep all that each partition alone can keep.
 
 use super::ideal::{Ideal, NodeIndex};
-use super::plan::{Plan, Previous, scatter};
+use super::plan::{Plan, Previous, Scatter};
 
 /// The cheapest rows that keep the zones' bounds, whatever the nodes' bounds say; ties are decided
 /// by who lacks most, which leaves the next step little to do.
@@ -108,10 +108,10 @@ impl<'a> Filler<'a> {
 
     fn complete(&mut self, partition: usize, mut row: Vec<NodeIndex>) -> Vec<NodeIndex> {
         self.count(&row);
+        let mut ties = Scatter::new(partition);
         while row.len() < self.ideal.width {
-            let start = scatter(partition * self.ideal.width + row.len());
-            let zone = self.hungriest_zone(self.ideal.width - row.len(), start);
-            let node = self.hungriest_node(zone, &row, start);
+            let zone = self.hungriest_zone(self.ideal.width - row.len(), &mut ties);
+            let node = self.hungriest_node(zone, &row, &mut ties);
             self.counts[zone] += 1;
             self.add_load(node, 1.0);
             row.push(node);
@@ -121,39 +121,20 @@ impl<'a> Filler<'a> {
     }
 
     /// The zone that lacks most, of those that may take one more while `free` places are left.
-    fn hungriest_zone(&self, free: usize, start: usize) -> usize {
+    fn hungriest_zone(&self, free: usize, ties: &mut Scatter) -> usize {
         let owed = self.unreached();
-        let open = |zone: &usize| {
-            let (rule, count) = (&self.ideal.zones[*zone], self.counts[*zone]);
+        let open = |zone: usize| {
+            let (rule, count) = (&self.ideal.zones[zone], self.counts[zone]);
             count < rule.least || (count < rule.most && free > owed)
         };
-        let zones = rotated(self.ideal.zones.len(), start).filter(open);
-        first_max(zones, |zone| self.zone_lacks[zone]).expect("the bounds leave room for the width")
+        ties.pick_max(0..self.ideal.zones.len(), |zone| self.zone_lacks[zone], open)
+            .expect("the bounds leave room for the width")
     }
 
     /// The node of a zone that lacks most and is not in the row yet.
-    fn hungriest_node(&self, zone: usize, row: &[NodeIndex], start: usize) -> NodeIndex {
-        let nodes = &self.ideal.zones[zone].nodes;
-        let others = rotated(nodes.len(), start).map(|i| nodes[i]).filter(|i| !row.contains(i));
-        first_max(others, |node| self.node_lacks[usize::from(node)])
+    fn hungriest_node(&self, zone: usize, row: &[NodeIndex], ties: &mut Scatter) -> NodeIndex {
+        let nodes = self.ideal.zones[zone].nodes.iter().copied();
+        ties.pick_max(nodes, |node| self.node_lacks[usize::from(node)], |node| !row.contains(&node))
             .expect("a zone's upper bound is at most its nodes")
     }
-}
-
-/// `0..len`, begun at a scattered place.
-fn rotated(len: usize, start: usize) -> impl Iterator<Item = usize> {
-    let start = start % len.max(1);
-    (start..len).chain(0..start)
-}
-
-/// The first of the items with the greatest value.
-fn first_max<T: Copy>(items: impl Iterator<Item = T>, value: impl Fn(T) -> f64) -> Option<T> {
-    let mut best: Option<(T, f64)> = None;
-    for item in items {
-        let value = value(item);
-        if best.is_none_or(|(_, greatest)| value > greatest) {
-            best = Some((item, value));
-        }
-    }
-    best.map(|(item, _)| item)
 }

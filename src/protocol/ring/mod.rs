@@ -48,6 +48,7 @@ mod primaries;
 mod rebalance;
 mod search;
 mod table;
+mod walk;
 
 #[cfg(test)]
 mod oracle;
