@@ -45,6 +45,7 @@ mod ideal;
 mod measure;
 mod plan;
 mod primaries;
+mod ranking;
 mod rebalance;
 mod search;
 mod table;
