@@ -16,14 +16,10 @@
 //! - [`server`]: a node on a real machine: sockets, files, signals.
 //! - [`cli`]: the commands.
 
-<<<<<<< HEAD
 pub mod config;
 pub mod node;
 pub mod peer;
 pub mod protocol;
 pub mod storage;
 pub mod telemetry;
-=======
-pub mod protocol;
->>>>>>> w-ring
 pub mod types;

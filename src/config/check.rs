@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::section::Findings;
 use super::settings::{BucketSettings, Settings};
-use crate::peer::transport::PeerAddress;
+use crate::peer::PeerAddress;
 
 /// The largest value that a node can be told to take: it passes through memory whole, once for
 /// each replica.

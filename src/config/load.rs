@@ -14,7 +14,7 @@ use super::settings::{
     BucketSettings, InitialNode, LogSettings, MembershipSettings, Settings, StorageSettings,
 };
 use super::value::{Count, FromValue, Size, Sourced, Table, Value};
-use crate::peer::transport::PeerAddress;
+use crate::peer::PeerAddress;
 use crate::types::{Bucket, NodeId};
 
 const MIB: u64 = 1 << 20;

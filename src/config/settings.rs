@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::peer::transport::PeerAddress;
+use crate::peer::PeerAddress;
 use crate::protocol::causality::Resolve;
 use crate::storage::Durability;
 use crate::types::{Bucket, Level, NodeId, PartitionCount, ReplicationFactor, Weight, Zone};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::error::Origin;
 use super::settings::{LogFormat, ReadRepair, Secret};
-use crate::peer::transport::PeerAddress;
+use crate::peer::PeerAddress;
 use crate::protocol::causality::Resolve;
 use crate::storage::Durability;
 use crate::types::{Level, NodeId, PartitionCount, ReplicationFactor, Weight, Zone};

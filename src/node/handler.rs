@@ -20,7 +20,7 @@ use crate::peer::messages::{
 use crate::protocol::causality::{Record, Version};
 use crate::protocol::cluster::Standing;
 use crate::storage::BoxFuture;
-use crate::types::{KeyPath, RequestId};
+use crate::types::{KeyPath, NodeId, RequestId};
 
 impl Handler for Node {
     fn call(self: Arc<Self>, request: Bytes) -> BoxFuture<'static, Bytes> {
@@ -50,7 +50,7 @@ impl Node {
         tracing::trace!(from = %envelope.from, ?request_id, "peer request");
         match envelope.request {
             Request::Read { path, part } => self.answer_read(path, part).await,
-            Request::Merge { path, record } => self.answer_merge(path, record, deadline).await,
+            Request::Merge { path, record } => self.answer_merge(path, record, &envelope.from, deadline).await,
             Request::Write(write) => self.answer_write(*write, deadline, request_id).await,
             Request::Inspect { path } => Ok(Answer::Held(self.held(path).await?)),
             Request::Page { vnode, after, max_bytes } => {
@@ -109,10 +109,11 @@ impl Node {
         self: &Arc<Self>,
         path: KeyPath,
         record: Bytes,
+        from: &NodeId,
         deadline: Instant,
     ) -> Reply {
         let place = self.place(path)?;
-        self.merge(&place, record, deadline).await?;
+        self.merge(&place, record, from, deadline).await?;
         Ok(Answer::Merged)
     }
 

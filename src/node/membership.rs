@@ -115,10 +115,6 @@ impl Membership {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
     }
 
-    /// How many nodes were heard of.
-    pub(super) fn heard_of(&self) -> usize {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
 }
 
 /// What foca asks for in one step.

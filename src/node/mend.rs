@@ -57,7 +57,7 @@ impl Node {
     /// Tries to mend every incomplete vnode; how many are left.
     async fn mend_all(self: &Arc<Self>) -> usize {
         let incomplete = self.vnodes.incomplete();
-        self.metrics.incomplete_vnodes(incomplete.len() as u64);
+        self.metrics.incomplete_vnodes(incomplete.len());
         for vnode in incomplete {
             if *self.phase.borrow() != Phase::Serving {
                 break;
@@ -68,7 +68,7 @@ impl Node {
             }
         }
         let open = self.vnodes.incomplete().len();
-        self.metrics.incomplete_vnodes(open as u64);
+        self.metrics.incomplete_vnodes(open);
         open
     }
 
@@ -98,7 +98,7 @@ impl Node {
             taken += page.records.len();
             after = page.records.last().map(|(path, _)| path.clone());
             for (path, stored) in page.records {
-                self.merge(&Place::new(vnode, path), stored, deadline).await?;
+                self.merge(&Place::new(vnode, path), stored, &peer.id, deadline).await?;
             }
             if page.is_last || after.is_none() {
                 return Ok(taken);

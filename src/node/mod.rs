@@ -49,7 +49,7 @@ use crate::protocol::cluster::formation::Formation;
 use crate::protocol::operation::OperationError;
 use crate::storage::Store;
 use crate::telemetry::Metrics;
-use crate::types::HlcStamp;
+use crate::types::{HlcStamp, NodeId};
 
 /// Where a node is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,7 @@ pub struct Node {
     clock: Arc<dyn Clock>,
     random: Randomness,
     metrics: Arc<Metrics>,
+    has_lost_data: bool,
     phase: watch::Sender<Phase>,
     /// Set once: the layout of this release does not change after formation.
     layout: OnceLock<Arc<Layout>>,
@@ -136,15 +137,15 @@ impl Node {
     }
 
     /// Moves the hybrid logical clock past the stamps of a record, unless they are too far ahead.
-    fn observe(&self, record: &Record) {
+    fn observe(&self, record: &Record, from: &NodeId) {
         let Some(latest) = record.versions().iter().map(|version| version.stamp()).max() else {
             return;
         };
         let mut hlc = self.hlc.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(drift) = hlc.observe(latest, self.clock.wall_ms()) {
             drop(hlc);
-            tracing::warn!(%drift, "a version is stamped ahead of this node's clock; check the clocks");
-            self.metrics.alarm("clock-drift");
+            tracing::warn!(%from, %drift, "a version is stamped ahead of this node's clock");
+            self.metrics.clock_drift(from, drift.ahead_ms);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::protocol::causality::{Content, Context, DecodeError, Dot, Record, Sum
 use crate::protocol::operation::{Condition, EtagSet, Seen};
 use crate::storage::schema::record_key;
 use crate::storage::{Batch, BoxFuture, Cached, CommitError, ReadError, Space, Syncing};
-use crate::types::{KeyPath, VnodeId};
+use crate::types::{KeyPath, NodeId, VnodeId};
 
 /// A key on this node.
 #[derive(Clone, Debug)]
@@ -152,6 +152,7 @@ impl Node {
         self: &Arc<Self>,
         place: &Place,
         stored: Bytes,
+        from: &NodeId,
         deadline: Instant,
     ) -> Result<(), Refusal> {
         let incoming = Record::from_stored_bytes(stored.clone()).map_err(|_| Refusal::Malformed)?;
@@ -159,7 +160,7 @@ impl Node {
         let guard = guard.map_err(|_| Refusal::TooLate)?;
         self.refuse_writes()?;
         let mut record = self.record_to_change(place, &guard).await?;
-        self.observe(&incoming);
+        self.observe(&incoming, from);
         self.look_for_lost_history(place, &record, incoming.context()).await?;
         let is_absent = record.is_absent();
         let merge = record.merge(&incoming);

@@ -53,6 +53,9 @@ pub struct Seams {
     pub random: Randomness,
     /// What it counts.
     pub metrics: Arc<Metrics>,
+    /// The store could not recover all that was once synced: every vnode may lack acknowledged
+    /// data.
+    pub has_lost_data: bool,
 }
 
 /// Why a node can't start. The text says what to do.
@@ -98,7 +101,7 @@ impl Node {
     /// # Errors
     /// [`StartError`].
     pub async fn open(settings: Arc<Settings>, seams: Seams) -> Result<Arc<Self>, StartError> {
-        let Seams { store, transport, clock, random, metrics } = seams;
+        let Seams { store, transport, clock, random, metrics, has_lost_data } = seams;
         let directory = Directory::new(&*store);
         let opened = directory.open(&settings.id, settings.durability, &random).await?;
         let vnodes = Vnodes::load(directory, opened.boot.number, opened.actor_era).await?;
@@ -113,6 +116,7 @@ impl Node {
             clock,
             random,
             metrics,
+            has_lost_data,
             phase: watch::Sender::new(starting),
             layout: OnceLock::new(),
             token_key: OnceLock::new(),
@@ -177,7 +181,7 @@ impl Node {
         let Some(previous) = previous else {
             return Ok(());
         };
-        if *is_clean && greeted.confirmed {
+        if *is_clean && greeted.confirmed && !self.has_lost_data {
             tracing::info!(boot = %boot.number, "the last stop was clean: actors go on");
             debug_assert!(*actor_era <= boot.number, "eras begin with starts");
             return Ok(());
@@ -186,7 +190,8 @@ impl Node {
         let retired = self.vnodes.retire_all();
         (0..retired).for_each(|_| self.metrics.actor_retired(Retirement::UncleanStop.name()));
         tracing::warn!(retired, marked_clean = is_clean, "the last stop was not provably clean: actors were retired");
-        if !is_clean && previous.durability != Durability::Sync {
+        let may_lack_writes = !is_clean && previous.durability != Durability::Sync;
+        if may_lack_writes || self.has_lost_data {
             self.mark_all_incomplete().await?;
         }
         Ok(())

@@ -3,9 +3,11 @@
 //! [`transport`] is the seam that `node` is written against. [`http`] is the real transport, over
 //! the peer port; [`loopback`] connects several nodes of one process, with faults to inject, so
 //! that the very same node runs in a simulation. A transport moves opaque bytes: it knows neither
-//! messages nor epochs.
+//! messages nor epochs. What the bytes say is in [`messages`].
 
 pub mod address;
+pub mod http;
+pub mod loopback;
 pub mod messages;
 pub mod transport;
 

@@ -3,6 +3,7 @@
 mod crash;
 mod directory;
 mod model;
+mod process;
 mod suite;
 
 use std::path::Path;

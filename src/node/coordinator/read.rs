@@ -194,7 +194,8 @@ impl Node {
         let is_local = set.local == Some(replica);
         Box::pin(async move {
             let outcome = if is_local {
-                node.merge(&place, stored, deadline).await.map_err(PeerFailure::Refused)
+                let merged = node.merge(&place, stored, &peer.id, deadline).await;
+                merged.map_err(PeerFailure::Refused)
             } else {
                 let request = Request::Merge { path: place.path, record: stored };
                 let answer = node.call(&peer, request, deadline, Some(request_id)).await;

@@ -4,13 +4,29 @@ use std::fmt;
 use std::ops::Deref;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::wire::{Malformed, Reader, put_varint};
 
 /// A text that shares its bytes, as [`Bytes`] do: cheap to clone, and decoded without a copy.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Bytes", into = "Bytes")]
 pub struct Text(Bytes);
+
+impl TryFrom<Bytes> for Text {
+    type Error = Malformed;
+
+    fn try_from(bytes: Bytes) -> Result<Self, Malformed> {
+        Self::from_utf8(bytes)
+    }
+}
+
+impl From<Text> for Bytes {
+    fn from(text: Text) -> Self {
+        text.0
+    }
+}
 
 impl Text {
     /// A text known when compiling.
@@ -68,7 +84,7 @@ impl fmt::Debug for Text {
 }
 
 /// A value as the client sent it. Two of them are equal where all of it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Value {
     /// `Content-Type`, verbatim.
     pub content_type: Option<Text>,
@@ -81,7 +97,7 @@ pub struct Value {
 }
 
 /// What a write leaves under its dot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// A PUT.
     Value(Value),

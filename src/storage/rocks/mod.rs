@@ -89,10 +89,19 @@ impl RocksStore {
         Ok(Self { inner: Arc::new(inner), recovery })
     }
 
-    /// How much of the log this start could replay. [`Recovery::CutShort`] makes the vnodes of the
-    /// directory incomplete.
+    /// How much of the log could be replayed. [`Recovery::CutShort`] makes the vnodes of the
+    /// directory incomplete; every start reports it until [`RocksStore::forget_cut`].
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
+    }
+
+    /// To be called once it is durably noted elsewhere that the vnodes are incomplete: later
+    /// starts no longer report the cut. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Whatever the system answers; later starts may still report it then.
+    pub fn forget_cut(&self) -> io::Result<()> {
+        open::forget_cut(&self.inner.dir)
     }
 
     /// Runs a read where it may block.

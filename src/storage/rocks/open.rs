@@ -1,11 +1,12 @@
 //! Opening a data directory: created durably, locked, recovered, and its errors told apart.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rocksdb::{BoundColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, ErrorKind};
+use rocksdb::DBRecoveryMode::{self, PointInTime, TolerateCorruptedTailRecords};
+use rocksdb::{BoundColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind};
 use self_cell::self_cell;
 
 use crate::storage::{EngineError, OpenError, Space};
@@ -18,10 +19,15 @@ pub enum Recovery {
     /// All of it. At most a commit that was cut off in the middle, hence never acknowledged, is
     /// gone.
     Whole,
-    /// Up to damage in the log. Commits behind it are lost, acknowledged ones perhaps among them:
-    /// the vnodes of this directory are incomplete.
+    /// Up to damage in the log, at this start or at an earlier one that was not yet dealt with.
+    /// Commits behind it are lost, acknowledged ones perhaps among them: the vnodes of this
+    /// directory are incomplete.
     CutShort(EngineError),
 }
+
+/// A file whose presence, and text, say that a log was cut short. Written before RocksDB cuts: its
+/// next start finds nothing wrong any more.
+const CUT_SHORT_FILE: &str = "CUT_SHORT";
 
 /// The handles of the column families, in the order of [`Space::ALL`].
 pub(super) struct Families<'a>([Arc<BoundColumnFamily<'a>>; Space::ALL.len()]);
@@ -51,7 +57,8 @@ impl Database {
 /// last record, which a crash in the middle of a write leaves and which was never acknowledged,
 /// and refuses any other damage. It alone would leave a node down after a power cut that garbled
 /// unsynced pages. `PointInTime` alone would silently drop every acknowledged commit behind a
-/// damaged byte. So the second one opens what the first refused, and says that it had to.
+/// damaged byte. So the second one opens what the first refused, and says that it had to. What
+/// neither can tell from a torn write is a damaged length within the log's last 32 KiB.
 pub(super) fn open(
     dir: &Path,
     options: &RocksOptions,
@@ -59,17 +66,41 @@ pub(super) fn open(
 ) -> Result<(Database, Recovery), OpenError> {
     create_durably(dir).map_err(|error| io_error(dir, &error))?;
     refuse_headless(dir)?;
-    let opened = match open_with(dir, options, shared, DBRecoveryMode::TolerateCorruptedTailRecords)
-    {
+    let database = match open_with(dir, options, shared, TolerateCorruptedTailRecords) {
         Err(error) if error.kind() == ErrorKind::Corruption => {
-            open_with(dir, options, shared, DBRecoveryMode::PointInTime)
-                .map(|database| (database, Recovery::CutShort(EngineError::new(&error))))
+            note_cut(dir, &error).map_err(|error| io_error(dir, &error))?;
+            open_with(dir, options, shared, PointInTime)
         }
-        opened => opened.map(|database| (database, Recovery::Whole)),
+        opened => opened,
     };
-    let opened = opened.map_err(|error| open_error(dir, &error))?;
+    let database = database.map_err(|error| open_error(dir, &error))?;
     sync_dir(dir).map_err(|error| io_error(dir, &error))?;
-    Ok(opened)
+    let recovery = noted_cut(dir).map_err(|error| io_error(dir, &error))?;
+    Ok((database, recovery))
+}
+
+fn note_cut(dir: &Path, cause: &rocksdb::Error) -> io::Result<()> {
+    let mut file = File::create(dir.join(CUT_SHORT_FILE))?;
+    file.write_all(cause.as_ref().as_bytes())?;
+    file.sync_all()?;
+    sync_dir(dir)
+}
+
+fn noted_cut(dir: &Path) -> io::Result<Recovery> {
+    match fs::read_to_string(dir.join(CUT_SHORT_FILE)) {
+        Ok(cause) => Ok(Recovery::CutShort(EngineError::new(&cause))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Recovery::Whole),
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends what [`Recovery::CutShort`] reports.
+pub(super) fn forget_cut(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(CUT_SHORT_FILE)) {
+        Ok(()) => sync_dir(dir),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn open_with(
@@ -117,9 +148,6 @@ fn open_error(dir: &Path, error: &rocksdb::Error) -> OpenError {
         }
         ErrorKind::NotSupported => OpenError::Newer { dir, cause },
         ErrorKind::InvalidArgument if text.contains("Column families not opened") => {
-            OpenError::Newer { dir, cause }
-        }
-        ErrorKind::Corruption if text.contains("Unknown Footer version") => {
             OpenError::Newer { dir, cause }
         }
         ErrorKind::Corruption | ErrorKind::InvalidArgument => OpenError::Corrupt { dir, cause },

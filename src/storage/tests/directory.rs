@@ -119,9 +119,14 @@ async fn damage_amid_the_log_is_survived_and_told() {
     assert_eq!(keys(&survivor).await, ["a"], "c stood behind the damage");
     put(&survivor, &[("d", "4")]).await;
     drop(survivor);
+
     let again = open(copy.path(), Durability::Sync);
-    assert_eq!(again.recovery(), &Recovery::Whole, "the next start is clean");
     assert_eq!(keys(&again).await, ["a", "d"]);
+    assert!(matches!(again.recovery(), Recovery::CutShort(_)), "told until it is dealt with");
+    again.forget_cut().expect("removable");
+    again.forget_cut().expect("gone already");
+    drop(again);
+    assert_eq!(open(copy.path(), Durability::Sync).recovery(), &Recovery::Whole);
 }
 
 #[tokio::test]
