@@ -9,6 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, setrlim
 use tracing::{info, warn};
 
 use super::exit::Outcome;
+use super::signals::StopSignals;
 use crate::config::{Loaded, Overrides, Settings};
 use crate::telemetry;
 
@@ -61,7 +62,8 @@ pub(super) async fn run(args: ServerArgs) -> anyhow::Result<Outcome> {
         warn!("{warning}");
     }
     raise_file_limit();
-    crate::server::run(settings).await?;
+    let mut stop = StopSignals::catch().context("can't catch signals")?;
+    crate::server::run(settings, async move { stop.received().await }).await?;
     Ok(Outcome::Done)
 }
 
