@@ -1,0 +1,64 @@
+//! `/v1/cluster` and below, and `/v1/explain`.
+
+use super::answer::{self, Answer};
+use super::app::{App, Call};
+use super::body::RequestBody;
+use super::error::{Code, Failure};
+use super::json;
+use super::parameters::{DEFAULT_TIMEOUT, parse_timeout};
+use super::query;
+use super::target::{self, KeyForm};
+
+/// `GET /v1/cluster`.
+///
+/// # Errors
+/// `not-ready`.
+pub fn show(app: &App, call: &Call<'_>) -> Result<Answer, Failure> {
+    query::none(call.head.uri.query())?;
+    Ok(answer::json(&app.service.cluster()?))
+}
+
+/// `GET /v1/cluster/ring?n=`.
+///
+/// # Errors
+/// `not-ready`; `invalid-parameter` where there is no table for that n.
+pub fn ring(app: &App, call: &Call<'_>) -> Result<Answer, Failure> {
+    let invalid = || {
+        let detail =
+            "n is the replication factor of a table in use; leave it out for the cluster's";
+        Failure::new(Code::InvalidParameter, detail)
+    };
+    let n = query::only(call.head.uri.query(), "n")?;
+    let parse = |text: &str| {
+        let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+        plain.then(|| text.parse::<u8>().ok())?
+    };
+    let n = n.as_deref().map(|text| parse(text).ok_or_else(invalid)).transpose()?;
+    let table = app.service.ring(n)?.ok_or_else(invalid)?;
+    Ok(answer::json(&table))
+}
+
+/// `POST /v1/cluster/plan` and `/v1/cluster/apply`.
+///
+/// # Errors
+/// `unsupported-media-type`, `value-too-large`, `not-implemented`.
+pub async fn change(call: &Call<'_>, body: &mut RequestBody) -> Result<Answer, Failure> {
+    query::none(call.head.uri.query())?;
+    json::read(call, body).await?;
+    Err(super::ops::later("changing the layout of a formed cluster"))
+}
+
+/// `GET /v1/explain/{bucket}/{key}?timeout=`.
+///
+/// # Errors
+/// `invalid-bucket`, `invalid-key`, `invalid-parameter`, `not-ready`.
+pub async fn explain(
+    app: &App,
+    call: &Call<'_>,
+    (rest, form): (&str, KeyForm),
+) -> Result<Answer, Failure> {
+    let path = target::key_path(rest, form)?;
+    let timeout = query::only(call.head.uri.query(), "timeout")?;
+    let timeout = timeout.as_deref().map_or(Ok(DEFAULT_TIMEOUT), parse_timeout)?;
+    Ok(answer::json(&app.service.explain(path, call.started + timeout).await?))
+}
