@@ -196,7 +196,11 @@ impl Node {
         directory.retire_actors_before(boot.number).await?;
         let retired = self.vnodes.retire_all();
         (0..retired).for_each(|_| self.metrics.actor_retired(Retirement::UncleanStop.name()));
-        tracing::warn!(retired, marked_clean = is_clean, "the last stop was not provably clean: actors were retired");
+        tracing::warn!(
+            retired,
+            marked_clean = is_clean,
+            "the last stop was not provably clean: actors were retired"
+        );
         let may_lack_writes = !is_clean && previous.durability != Durability::Sync;
         if may_lack_writes || self.has_lost_data {
             self.mark_all_incomplete().await?;

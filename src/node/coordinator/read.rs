@@ -325,9 +325,8 @@ impl<D: Fetched> Reading<'_, D> {
     }
 
     fn conclude(self, ended: Ended) -> Result<Finished<D>, OperationError> {
-        let reached = |got: u8| -> Reached {
-            self.reports.reached(self.set, got, self.job.required)
-        };
+        let reached =
+            |got: u8| -> Reached { self.reports.reached(self.set, got, self.job.required) };
         match ended {
             Ended::Finished => Ok(self.core.finish()),
             Ended::Failed => Err(OperationError::LevelNotReached {

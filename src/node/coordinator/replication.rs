@@ -65,7 +65,9 @@ impl<'a> Replication<'a> {
                 },
                 () = &mut deadline, if answer.is_some() => Some(Err(self.timed_out())),
             };
-            if let Some((outcome, answer)) = outcome.and_then(|outcome| Some((outcome, answer.take()?))) {
+            if let Some((outcome, answer)) =
+                outcome.and_then(|outcome| Some((outcome, answer.take()?)))
+            {
                 // Whoever asked may be gone; the write is done all the same.
                 drop(answer.send(outcome));
             }

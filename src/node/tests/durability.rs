@@ -110,17 +110,17 @@ async fn the_disk_of_another_node_is_refused() {
     let disk = world.take_disk(2);
     world.put_disk(1, disk);
     let outcome = world.try_start(&[1]).await.remove(0);
-    let expected = matches!(
-        outcome,
-        Err(StartError::Directory(DirectoryError::OtherNode { .. }))
-    );
+    let expected = matches!(outcome, Err(StartError::Directory(DirectoryError::OtherNode { .. })));
     assert!(expected, "{outcome:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_disk_of_another_cluster_is_refused() {
     let mut here = World::new(3).started().await;
-    let mut there = World::new(3).configure(|s| s.partitions = PartitionCount::new(32).expect("a power of two")).started().await;
+    let mut there = World::new(3)
+        .configure(|s| s.partitions = PartitionCount::new(32).expect("a power of two"))
+        .started()
+        .await;
     here.crash(1);
     there.crash(1);
     let disk = there.take_disk(1);

@@ -144,7 +144,8 @@ async fn a_node_outside_the_set_that_is_cut_off_from_a_replica_forwards_to_anoth
     let world = World::new(5).started().await;
     for i in 0..30 {
         let key = path("b", &format!("key-{i}"));
-        let view = world.member(1).node.explain(key.clone(), Instant::now() + Duration::from_secs(1));
+        let view =
+            world.member(1).node.explain(key.clone(), Instant::now() + Duration::from_secs(1));
         let replicas = view.await.expect("it serves").replicas;
         let outside = (1..=5).find(|n| replicas.iter().all(|r| r.node != id(*n)));
         let outside = outside.expect("three of five hold it");

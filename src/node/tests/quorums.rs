@@ -57,8 +57,7 @@ async fn interleaved_writers_from_two_stale_contexts_end_in_two() {
     for i in 0..100 {
         let writer = i % 2;
         let value = format!("{writer}-{i}");
-        let written =
-            world.put(i % 3 + 1, &key, &value).context(&contexts[writer]).ok().await;
+        let written = world.put(i % 3 + 1, &key, &value).context(&contexts[writer]).ok().await;
         contexts[writer] = written.context;
     }
     assert_eq!(world.values(1, &key).await, ["0-98", "1-99"]);
@@ -89,7 +88,7 @@ async fn a_deleted_key_is_gone_and_says_so() {
 async fn an_lww_bucket_shows_one_value_and_its_next_write_removes_the_losers() {
     let lww = BucketSettings { resolve: Resolve::Lww, ..BucketSettings::default() };
     let bucket = Bucket::new("last").expect("valid");
-    let world = World::new(3).configure(|s| drop(s.buckets.insert(bucket, lww))).started().await;
+    let world = World::new(3).configure(|s| s.buckets = [(bucket, lww)].into()).started().await;
     let key = path("last", "k");
     world.put(1, &key, "a").ok().await;
     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -143,7 +142,10 @@ async fn levels_beyond_n_and_what_needs_hints_are_refused_before_anything_is_sen
     let world = World::new(2).started().await;
     let key = path("b", "k");
     let three = world.put(1, &key, "v").level(Level::Three).send().await;
-    assert!(matches!(&three, Err(OperationError::Level(text)) if text.contains("n is 2")), "{three:?}");
+    assert!(
+        matches!(&three, Err(OperationError::Level(text)) if text.contains("n is 2")),
+        "{three:?}"
+    );
     let any = world.put(1, &key, "v").level(Level::Any).send().await;
     assert!(matches!(any, Err(OperationError::NotImplemented(_))), "{any:?}");
     let read = world.get_at(1, &key, Level::Any).await;

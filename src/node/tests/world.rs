@@ -17,9 +17,7 @@ use crate::protocol::causality::{Content, Shown, Value};
 use crate::protocol::operation::{Condition, OperationError, Seen, WriteAnswer};
 use crate::storage::{BoxFuture, Durability, MemoryStore, Store};
 use crate::telemetry::Metrics;
-use crate::types::{
-    Bucket, Key, KeyPath, Level, NodeId, PartitionCount, RequestId, Weight, Zone,
-};
+use crate::types::{Bucket, Key, KeyPath, Level, NodeId, PartitionCount, RequestId, Weight, Zone};
 
 /// Wall time that follows the paused clock.
 struct TestClock(Instant);
@@ -220,9 +218,8 @@ impl World {
     /// The sum of a metric over its labels.
     pub(super) fn metric(&self, i: usize, name: &str) -> f64 {
         let text = self.members[&i].metrics.encode();
-        let is_it = |line: &&str| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-        };
+        let is_it =
+            |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         let value = |line: &str| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok());
         text.lines().filter(is_it).filter_map(value).sum()
     }
