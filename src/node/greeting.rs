@@ -18,6 +18,9 @@ use crate::types::NodeId;
 /// How long a peer has to answer a greeting.
 const GREET_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a start waits for a peer to confirm that the last stop was clean.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+
 /// How often those that did not answer are greeted again at the start.
 const GREET_EVERY: Duration = Duration::from_millis(200);
 
@@ -36,7 +39,7 @@ enum Response {
 impl Node {
     /// Greets all other nodes. Waits, for 5 s at most, while a clean stop could still be confirmed.
     pub(super) async fn greet_all(self: &Arc<Self>) -> Result<Greeted, StartError> {
-        let deadline = Self::greeting_deadline();
+        let deadline = Instant::now() + CONFIRM_WITHIN;
         let mut open = self.greeting_targets();
         let mut greeted = Greeted::default();
         loop {
@@ -199,9 +202,7 @@ impl Node {
                         Ok(Response::Answered { .. }) => {}
                         Ok(Response::Silent) => silent.push((address, id)),
                         Err(error) => {
-                            tracing::error!(%error, "not serving");
-                            let why = error.to_string();
-                            node.phase.send_replace(super::Phase::Refusing(why));
+                            node.refuse(&error.to_string());
                             return;
                         }
                     }

@@ -134,6 +134,7 @@ impl Node {
         let mut record = self.record_to_change(place, &guard).await?;
         let before = Summary::from(&record);
         let seen = self.seen_at_mint(&before, &mint)?;
+        self.look_for_lost_history(place, &record, &seen);
         let minter = self.vnodes.minter(place.vnode, &*self.store, &self.random).await;
         let minter = minter.map_err(|error| self.commit_failed(place.vnode, &error))?;
         if Instant::now() >= mint.deadline {
@@ -165,7 +166,9 @@ impl Node {
         self.refuse_writes()?;
         let mut record = self.record_to_change(place, &guard).await?;
         self.observe(&incoming, from);
-        self.look_for_lost_history(place, &record, incoming.context()).await?;
+        if self.look_for_lost_history(place, &record, incoming.context()) {
+            self.mark_incomplete(place.vnode).await?;
+        }
         let is_absent = record.is_absent();
         let merge = record.merge(&incoming);
         for dot in &merge.alarms {
@@ -281,22 +284,18 @@ impl Node {
         }
     }
 
-    /// A record holds more of this vnode's own writes than the vnode does: it has lost history, or
-    /// was lied to (correctness, section 2, retirement 5).
-    async fn look_for_lost_history(
-        &self,
-        place: &Place,
-        here: &Record,
-        there: &Context,
-    ) -> Result<(), Refusal> {
-        let Some(minter) = self.vnodes.current(place.vnode) else { return Ok(()) };
-        if here.lacks_history_of(minter.actor, minter.floor, there) {
+    /// Whether somebody knows more of this vnode's own writes than the vnode does: it has lost
+    /// history, or was lied to, and mints no more under that actor (correctness, section 2,
+    /// retirement 5).
+    fn look_for_lost_history(&self, place: &Place, here: &Record, there: &Context) -> bool {
+        let current = self.vnodes.current(place.vnode);
+        let is_lost = current.is_some_and(|m| here.lacks_history_of(m.actor, m.floor, there));
+        if is_lost {
             tracing::error!(key = ?place.path, vnode = %place.vnode, "this vnode has lost history");
             self.metrics.alarm("lost-history");
             self.retire(place.vnode, Retirement::LostHistory);
-            self.mark_incomplete(place.vnode).await?;
         }
-        Ok(())
+        is_lost
     }
 
     /// A stored record fails its checksum: the actor is retired and the vnode counts towards no R

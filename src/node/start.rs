@@ -17,7 +17,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::directory::{Directory, DirectoryError, Opened};
@@ -34,6 +33,7 @@ use crate::config::Settings;
 use crate::peer::Transport;
 use crate::protocol::causality::Hlc;
 use crate::protocol::cluster::ClusterState;
+use crate::protocol::cluster::formation::FormationError;
 use crate::storage::{CommitError, Durability, Store};
 use crate::telemetry::Metrics;
 use crate::types::{ClusterId, NodeId};
@@ -98,7 +98,7 @@ pub enum StartError {
     Join,
     /// The founding nodes can't agree.
     #[error("the cluster can't form: {0}")]
-    Formation(#[from] crate::protocol::cluster::formation::FormationError),
+    Formation(#[from] FormationError),
 }
 
 impl Node {
@@ -147,7 +147,13 @@ impl Node {
         let state = match self.opened.state.clone() {
             Some(state) => state,
             None if !self.settings.join.is_empty() => return Err(StartError::Join),
-            None => self.form().await?,
+            None => match self.form().await {
+                Err(StartError::Formation(error @ FormationError::FormedWithout(_))) => {
+                    self.refuse(&error.to_string());
+                    return Ok(());
+                }
+                formed => formed?,
+            },
         };
         if !self.enter(state) {
             return Ok(());
@@ -173,11 +179,16 @@ impl Node {
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "not serving");
-                self.phase.send_replace(Phase::Refusing(error.to_string()));
+                self.refuse(&error.to_string());
                 false
             }
         }
+    }
+
+    /// Serves nothing from now on, for a reason that only an operator can change.
+    pub(super) fn refuse(&self, why: &str) {
+        tracing::error!(why, "not serving");
+        self.phase.send_replace(Phase::Refusing(why.into()));
     }
 
     /// Retires all actors unless the last stop was provably clean, and marks what may be missing
@@ -241,20 +252,4 @@ impl Node {
         }
     }
 
-    /// Waits until the phase is one that lasts.
-    pub async fn settled(&self) -> Phase {
-        let mut phase = self.phase();
-        let settled = phase.wait_for(|phase| !matches!(phase, Phase::Starting(_))).await;
-        settled.map_or(Phase::Stopping, |phase| phase.clone())
-    }
-
-    /// Since when this node runs, for how long a detail may still be unknown.
-    pub(super) fn grace_after_start() -> Duration {
-        Duration::from_secs(5)
-    }
-
-    /// When a greeting at the start has to be over.
-    pub(super) fn greeting_deadline() -> Instant {
-        Instant::now() + Self::grace_after_start()
-    }
 }
