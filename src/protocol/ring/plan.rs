@@ -159,12 +159,6 @@ impl Plan {
             && self.may_cross(partition, self.zone_of(from), self.zone_of(to))
     }
 
-    /// By how much a swap changes the number of replicas that move: -1, 0 or 1.
-    pub(super) fn cost(&self, swap: Swap) -> i64 {
-        let old = self.previous.row(swap.partition);
-        i64::from(old.contains(&swap.from)) - i64::from(old.contains(&swap.to))
-    }
-
     /// Replaces one node of a set; the swap may be made.
     pub(super) fn swap(&mut self, swap: Swap) {
         let width = self.ideal.width;
@@ -231,7 +225,7 @@ impl Scatter {
                 (best, greatest, ties) = (Some(item), value, 1);
             } else if value == greatest {
                 ties += 1;
-                if self.next() % ties == 0 && allowed(item) {
+                if self.next().is_multiple_of(ties) && allowed(item) {
                     best = Some(item);
                 }
             }

@@ -90,9 +90,7 @@ impl<'a> Choice<'a> {
         let Some((end, steps)) = self.search(starts, &ends) else { return false };
         let mut node = end;
         while let Some(partition) = steps[usize::from(node)] {
-            let from = self.primaries[partition];
-            self.primaries[partition] = node;
-            node = from;
+            std::mem::swap(&mut self.primaries[partition], &mut node);
         }
         self.counts[usize::from(node)] -= 1;
         self.counts[usize::from(end)] += 1;

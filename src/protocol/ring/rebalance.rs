@@ -28,7 +28,7 @@ pub(super) fn rebalance(plan: &mut Plan) {
 
 /// Makes single swaps of at most this cost from nodes that give to nodes that take; how many.
 fn take_single_swaps(plan: &mut Plan, cost: i64) -> usize {
-    let mut takers: Vec<NodeIndex> = nodes_that(plan, Plan::takes);
+    let mut takers = Takers::new(plan);
     // Scattered, and one replica of a set at a time, so that what a node gives away comes from sets
     // with many different partners and what a node takes goes to such.
     let mut order: Vec<usize> = (0..plan.partitions()).collect();
@@ -36,17 +36,19 @@ fn take_single_swaps(plan: &mut Plan, cost: i64) -> usize {
     let mut taken = 0;
     for round in 0..plan.ideal.width {
         for &partition in &order {
+            if takers.zones.is_empty() {
+                return taken;
+            }
             let place = (partition + round) % plan.ideal.width;
             let from = plan.row(partition)[place];
             if !plan.gives(usize::from(from)) {
                 continue;
             }
-            if let Some(swap) = best_swap(plan, &takers, partition, from, cost) {
+            if let Some(swap) = takers.best_swap(plan, partition, from, cost) {
                 plan.swap(swap);
                 taken += 1;
-                takers.retain(|&node| plan.takes(usize::from(node)));
-                if takers.is_empty() {
-                    return taken;
+                if !plan.takes(usize::from(swap.to)) {
+                    takers.retain(plan);
                 }
             }
         }
@@ -54,24 +56,44 @@ fn take_single_swaps(plan: &mut Plan, cost: i64) -> usize {
     taken
 }
 
-fn nodes_that(plan: &Plan, test: impl Fn(&Plan, usize) -> bool) -> Vec<NodeIndex> {
-    (0..plan.nodes()).filter(|&node| test(plan, node)).map(|node| node as NodeIndex).collect()
+/// The nodes that take, by zone: a set is open to a zone or not, whatever the node.
+struct Takers {
+    zones: Vec<(usize, Vec<NodeIndex>)>,
 }
 
-/// The affordable swap to the hungriest taker.
-fn best_swap(
-    plan: &Plan,
-    takers: &[NodeIndex],
-    partition: usize,
-    from: NodeIndex,
-    cost: i64,
-) -> Option<Swap> {
-    let swap_to = |to| Swap { partition, from, to };
-    let mut ties = Scatter::new(partition * plan.nodes() + usize::from(from));
-    let taker = ties.pick_max(
-        takers.iter().copied(),
-        |to| plan.hunger(usize::from(to)),
-        |to| plan.may_swap(swap_to(to)) && plan.cost(swap_to(to)) <= cost,
-    );
-    taker.map(swap_to)
+impl Takers {
+    fn new(plan: &Plan) -> Self {
+        let zones = plan.ideal.zones.iter().map(|rule| rule.nodes.clone()).enumerate();
+        let mut takers = Self { zones: zones.collect() };
+        takers.retain(plan);
+        takers
+    }
+
+    /// Forgets those that take no more.
+    fn retain(&mut self, plan: &Plan) {
+        self.zones.retain_mut(|(_, nodes)| {
+            nodes.retain(|&node| plan.takes(usize::from(node)));
+            !nodes.is_empty()
+        });
+    }
+
+    /// The affordable swap to the hungriest taker.
+    fn best_swap(&self, plan: &Plan, partition: usize, from: NodeIndex, cost: i64) -> Option<Swap> {
+        let swap_to = |to| Swap { partition, from, to };
+        let hunger = |to| plan.hunger(usize::from(to));
+        let mut ties = Scatter::new(partition * plan.nodes() + usize::from(from));
+        let old = plan.previous.row(partition);
+        let best = if i64::from(old.contains(&from)) > cost {
+            // Only a node that held it before is cheap enough.
+            let back = old.iter().copied().filter(|&to| plan.takes(usize::from(to)));
+            ties.pick_max(back, hunger, |to| plan.may_swap(swap_to(to)))
+        } else {
+            let zone_of_from = plan.zone_of(from);
+            let open = |zone: &&(usize, _)| plan.may_cross(partition, zone_of_from, zone.0);
+            let open = self.zones.iter().filter(open).flat_map(|(_, nodes)| nodes.iter().copied());
+            let row = plan.row(partition);
+            ties.pick_max(open, hunger, |to| !row.contains(&to) && plan.takes(usize::from(to)))
+        };
+        best.map(swap_to)
+    }
 }

@@ -3,10 +3,10 @@
 //!
 //! The vertices are the nodes and the *pool*, the slack between the nodes' bounds: a node with room
 //! can take a replica for good and one with spare load can give it in its stead. An edge from i to
-//! j is a partition in which j may replace i. Edges cost -1, 0 or 1, and the plan has no cycle of
-//! negative cost, so label correcting (Bellman, Ford, Moore) ends. Among the cheapest paths the one
-//! with the fewest edges is taken: it never meets a (partition, zone) twice, as there would be a
-//! shortcut, so its swaps don't disturb one another.
+//! j is a partition in which j may replace i. It costs 1 if i held the partition before, less 1 if
+//! j did. The plan has no cycle of negative cost, so label correcting (Bellman, Ford, Moore) ends.
+//! Among the cheapest paths those with the fewest edges are looked for: they never meet a
+//! (partition, zone) twice, as there would be a shortcut, so their swaps don't disturb one another.
 //!
 //! Nearly every node may replace nearly every other at cost 0 or 1. Those edges are not tried one
 //! by one: the nodes whose labels can still fall are listed by zone, and a node leaves the list

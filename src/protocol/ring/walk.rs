@@ -21,21 +21,25 @@ pub(super) struct Walk<'a> {
     plan: &'a mut Plan,
     search: &'a Search,
     end: Label,
-    /// The nodes with each label, less those that lead nowhere.
-    nodes: BTreeMap<Label, Vec<NodeIndex>>,
-    pool_is_dead: bool,
+    /// The nodes with each label and in each zone, less those that lead nowhere.
+    nodes: BTreeMap<Label, BTreeMap<usize, Vec<NodeIndex>>>,
+    /// The vertices that lead nowhere.
+    dead: Vec<bool>,
     /// How many of each node's holdings are of no more use.
     spent: Vec<usize>,
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(plan: &'a mut Plan, search: &'a Search, end: Label) -> Self {
-        let mut nodes: BTreeMap<Label, Vec<NodeIndex>> = BTreeMap::new();
-        for node in 0..plan.nodes() {
-            nodes.entry(search.label(node)).or_default().push(node as NodeIndex);
+        let mut nodes: BTreeMap<Label, BTreeMap<usize, Vec<NodeIndex>>> = BTreeMap::new();
+        for (zone, rule) in plan.ideal.zones.iter().enumerate() {
+            for &node in &rule.nodes {
+                let label = search.label(usize::from(node));
+                nodes.entry(label).or_default().entry(zone).or_default().push(node);
+            }
         }
-        let spent = vec![0; plan.nodes()];
-        Self { plan, search, end, nodes, pool_is_dead: false, spent }
+        let (dead, spent) = (vec![false; plan.nodes() + 1], vec![0; plan.nodes()]);
+        Self { plan, search, end, nodes, dead, spent }
     }
 
     /// Takes paths until none is left; how many.
@@ -80,9 +84,11 @@ impl<'a> Walk<'a> {
     }
 
     fn bury(&mut self, vertex: usize) {
-        if self.is_pool(vertex) {
-            self.pool_is_dead = true;
-        } else if let Some(nodes) = self.nodes.get_mut(&self.search.label(vertex)) {
+        self.dead[vertex] = true;
+        if !self.is_pool(vertex) {
+            let zone = self.plan.zone_of(vertex as NodeIndex);
+            let zones = self.nodes.get_mut(&self.search.label(vertex));
+            let nodes = zones.and_then(|zones| zones.get_mut(&zone)).expect("listed when created");
             nodes.retain(|&node| usize::from(node) != vertex);
         }
     }
@@ -91,12 +97,13 @@ impl<'a> Walk<'a> {
         if self.is_pool(vertex) {
             let label = self.search.label(vertex).plus(0);
             let spare = |node: &&NodeIndex| self.plan.has_spare(usize::from(**node));
-            return self.nodes.get(&label)?.iter().find(spare).map(|&i| (Edge::Pool, i.into()));
+            let mut nodes = self.nodes.get(&label)?.values().flatten();
+            return nodes.find(spare).map(|&node| (Edge::Pool, node.into()));
         }
         self.next_swap(vertex).map(|swap| (Edge::Swap(swap), usize::from(swap.to))).or_else(|| {
             let pool = self.plan.nodes();
             let near = self.search.label(pool) == self.search.label(vertex).plus(0);
-            let enters = near && !self.pool_is_dead && self.plan.has_room(vertex);
+            let enters = near && !self.dead[pool] && self.plan.has_room(vertex);
             enters.then_some((Edge::Pool, pool))
         })
     }
@@ -115,16 +122,24 @@ impl<'a> Walk<'a> {
 
     /// A swap in this partition that leads to the label it makes.
     fn swap_in(&self, partition: usize, from: NodeIndex) -> Option<Swap> {
-        if !self.plan.row(partition).contains(&from) {
+        let (row, old) = (self.plan.row(partition), self.plan.previous.row(partition));
+        if !row.contains(&from) {
             return None;
         }
         let label = self.search.label(usize::from(from));
-        let was_old = i64::from(self.plan.previous.row(partition).contains(&from));
-        [was_old - 1, was_old].into_iter().find_map(|cost| {
-            let nodes = self.nodes.get(&label.plus(cost))?.iter();
-            nodes
-                .map(|&to| Swap { partition, from, to })
-                .find(|&swap| self.plan.cost(swap) == cost && self.plan.may_swap(swap))
+        let cost = i64::from(old.contains(&from));
+        let swap_to = |to| Swap { partition, from, to };
+        let returns = |&to: &NodeIndex| {
+            let node = usize::from(to);
+            self.search.label(node) == label.plus(cost - 1) && !self.dead[node]
+        };
+        let mut back = old.iter().copied().filter(returns).map(swap_to);
+        back.find(|&swap| self.plan.may_swap(swap)).or_else(|| {
+            let zone_of_from = self.plan.zone_of(from);
+            let open = |zone: &usize| self.plan.may_cross(partition, zone_of_from, *zone);
+            let zones = self.nodes.get(&label.plus(cost))?.iter();
+            let mut nodes = zones.filter(|(zone, _)| open(zone)).flat_map(|(_, nodes)| nodes);
+            nodes.find(|to| !row.contains(to) && !old.contains(to)).map(|&to| swap_to(to))
         })
     }
 
