@@ -17,6 +17,7 @@
 //! - [`cli`]: the commands.
 
 pub mod config;
+pub mod http;
 pub mod node;
 pub mod peer;
 pub mod protocol;
