@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// Where a setting was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// In the settings file, on this line (from 1).
+    /// In the settings file, on this line (from 1; 0: the file as a whole).
     File(Arc<Path>, usize),
     /// In an environment variable.
     Variable(String),
@@ -20,6 +20,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::File(path, 0) => write!(f, "{}", path.display()),
             Self::File(path, line) => write!(f, "{}:{line}", path.display()),
             Self::Variable(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),

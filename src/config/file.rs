@@ -15,7 +15,7 @@ pub(super) fn read(path: &Path, errors: &mut Vec<SettingError>) -> Table {
         Ok(text) => File { path: path.into(), text: &text }.parse(errors),
         Err(error) => {
             let problem = Problem::Unreadable(error.to_string());
-            let origin = Origin::File(path.into(), 1);
+            let origin = Origin::File(path.into(), 0);
             errors.push(SettingError { origin, key: String::new(), problem });
             Table::new()
         }

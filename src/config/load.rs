@@ -88,7 +88,7 @@ impl Settings {
         let mut table = file.map(|p| file::read(p, &mut findings.errors)).unwrap_or_default();
         let mut warnings = environment::overlay(&mut table, environment);
         flags.overlay(&mut table);
-        let origin = file.map_or(Origin::Default, |path| Origin::File(path.into(), 1));
+        let origin = file.map_or(Origin::Default, |path| Origin::File(path.into(), 0));
         let root = Section::new(String::new(), origin, table, &mut findings);
         let mut settings = read(root);
         check::together(&mut settings, &mut findings);

@@ -11,9 +11,7 @@ use tokio::time::Instant;
 use super::Node;
 use super::directory::{Directory, PeerBoot};
 use super::start::StartError;
-use crate::peer::messages::{
-    Answer, Envelope, Hello, HelloAnswer, Refusal, Reply, Request,
-};
+use crate::peer::messages::{Answer, Envelope, Hello, HelloAnswer, Refusal, Reply, Request};
 use crate::peer::{Lane, PeerAddress};
 use crate::types::NodeId;
 
@@ -75,9 +73,9 @@ impl Node {
     /// Takes another node's greeting: keeps its boot number, fsynced, and says what was known.
     pub(super) async fn answer_hello(&self, envelope: &Envelope, hello: &Hello) -> Reply {
         let _one_at_a_time = self.greeting.lock().await;
-        let listed = self.layout().and_then(|layout| {
-            layout.peer(&envelope.from).map(|peer| peer.incarnation)
-        });
+        let listed = self
+            .layout()
+            .and_then(|layout| layout.peer(&envelope.from).map(|peer| peer.incarnation));
         let (known, is_rolled_back) = match listed {
             Some(incarnation) if incarnation == envelope.incarnation => {
                 self.note_boot(&envelope.from, hello).await?
@@ -185,10 +183,8 @@ impl Node {
     /// Goes on greeting those that did not answer, so that they too know this start.
     fn greet_later(self: &Arc<Self>, silent: BTreeMap<PeerAddress, Option<NodeId>>) {
         let node = Arc::clone(self);
-        let mut open: Vec<(PeerAddress, NodeId)> = silent
-            .into_iter()
-            .filter_map(|(address, node)| Some((address, node?)))
-            .collect();
+        let mut open: Vec<(PeerAddress, NodeId)> =
+            silent.into_iter().filter_map(|(address, node)| Some((address, node?))).collect();
         // Not among the tasks that a stop waits for: it may last as long as a peer is away.
         tokio::spawn(async move {
             let mut phase = node.phase();

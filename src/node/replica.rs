@@ -122,7 +122,11 @@ impl Node {
     /// Mints a write: under the lock, from the stored record, after a look at the deadline there.
     /// The batch is queued when this returns; the caller sends the record to the other replicas
     /// while it becomes durable.
-    pub(super) async fn mint(self: &Arc<Self>, place: &Place, mint: Mint) -> Result<Minted, MintError> {
+    pub(super) async fn mint(
+        self: &Arc<Self>,
+        place: &Place,
+        mint: Mint,
+    ) -> Result<Minted, MintError> {
         let lock = self.locks.lock(&place.key);
         let guard = tokio::time::timeout_at(mint.deadline, lock).await;
         let guard = guard.map_err(|_| Refusal::TooLate)?;
@@ -340,9 +344,5 @@ pub(super) fn check_conditions(
         Condition::SetIsOneOf(sets) => is_live && sets.contains(&set),
         Condition::SetIsNoneOf(sets) => !is_live || !sets.contains(&set),
     };
-    if conditions.iter().all(holds) {
-        Ok(())
-    } else {
-        Err(MintError::Condition(versions.clone()))
-    }
+    if conditions.iter().all(holds) { Ok(()) } else { Err(MintError::Condition(versions.clone())) }
 }

@@ -90,6 +90,12 @@ pub enum StartError {
         /// Who knows better.
         node: NodeId,
     },
+    /// Neither formed nor told to form.
+    #[error(
+        "join is set, and this release can't change the nodes of a cluster; name all nodes in \
+         initial_nodes instead, the same on each"
+    )]
+    Join,
     /// The founding nodes can't agree.
     #[error("the cluster can't form: {0}")]
     Formation(#[from] crate::protocol::cluster::formation::FormationError),
@@ -140,6 +146,7 @@ impl Node {
     pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
         let state = match self.opened.state.clone() {
             Some(state) => state,
+            None if !self.settings.join.is_empty() => return Err(StartError::Join),
             None => self.form().await?,
         };
         if !self.enter(state) {
@@ -189,7 +196,11 @@ impl Node {
         directory.retire_actors_before(boot.number).await?;
         let retired = self.vnodes.retire_all();
         (0..retired).for_each(|_| self.metrics.actor_retired(Retirement::UncleanStop.name()));
-        tracing::warn!(retired, marked_clean = is_clean, "the last stop was not provably clean: actors were retired");
+        tracing::warn!(
+            retired,
+            marked_clean = is_clean,
+            "the last stop was not provably clean: actors were retired"
+        );
         let may_lack_writes = !is_clean && previous.durability != Durability::Sync;
         if may_lack_writes || self.has_lost_data {
             self.mark_all_incomplete().await?;

@@ -277,8 +277,10 @@ mod tests {
         for round in 0..2 {
             let offers: Vec<_> = nodes.iter().map(Formation::offer).collect();
             for node in &mut nodes {
-                let others = offers.iter().filter(|offer| offer.from != node.me);
-                others.for_each(|offer| node.take(offer).expect("same terms"));
+                let me = node.me.clone();
+                for offer in offers.iter().filter(|offer| offer.from != me) {
+                    node.take(offer).expect("same terms");
+                }
                 if round == 0 {
                     promise(node);
                     assert_eq!(formed(node), None, "the others have not confirmed");

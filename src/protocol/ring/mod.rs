@@ -45,9 +45,11 @@ mod ideal;
 mod measure;
 mod plan;
 mod primaries;
+mod ranking;
 mod rebalance;
 mod search;
 mod table;
+mod walk;
 
 #[cfg(test)]
 mod oracle;

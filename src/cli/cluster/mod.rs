@@ -1,0 +1,28 @@
+//! `starling cluster`.
+
+mod explain;
+mod ring;
+mod status;
+
+use clap::Subcommand;
+
+use super::exit::Outcome;
+
+/// What of the cluster to look at.
+#[derive(Debug, Subcommand)]
+pub(super) enum ClusterCommand {
+    /// Show the nodes, their states and their shares of the data
+    Status(status::StatusArgs),
+    /// Show which nodes hold which partition of the ring
+    Ring(ring::RingArgs),
+    /// Show where a key lies and what each replica holds
+    Explain(explain::ExplainArgs),
+}
+
+pub(super) async fn run(command: ClusterCommand) -> anyhow::Result<Outcome> {
+    match command {
+        ClusterCommand::Status(args) => status::run(args).await,
+        ClusterCommand::Ring(args) => ring::run(args).await,
+        ClusterCommand::Explain(args) => explain::run(args).await,
+    }
+}
