@@ -16,10 +16,13 @@
 //! - [`server`]: a node on a real machine: sockets, files, signals.
 //! - [`cli`]: the commands.
 
+pub mod cli;
 pub mod config;
+pub mod http;
 pub mod node;
 pub mod peer;
 pub mod protocol;
+pub mod server;
 pub mod storage;
 pub mod telemetry;
 pub mod types;
