@@ -35,10 +35,8 @@ pub async fn run(
     let listeners = Listeners::open(&settings)?;
     let store = open_store(&settings).await?;
     let random = Randomness::from_system().context("the system gives no randomness")?;
-    let options = HttpOptions {
-        max_frame_bytes: max_frame_bytes(&settings),
-        ..HttpOptions::default()
-    };
+    let options =
+        HttpOptions { max_frame_bytes: max_frame_bytes(&settings), ..HttpOptions::default() };
     let transport = Arc::new(HttpTransport::new(options, random.u64()));
     let metrics = Arc::new(Metrics::new());
     register_samples(&metrics, &store, &transport);
@@ -68,10 +66,8 @@ impl Listeners {
         };
         let clients =
             http::listen(settings.http).with_context(|| taken("clients", settings.http))?;
-        let options = HttpOptions {
-            max_frame_bytes: max_frame_bytes(settings),
-            ..HttpOptions::default()
-        };
+        let options =
+            HttpOptions { max_frame_bytes: max_frame_bytes(settings), ..HttpOptions::default() };
         let peers = HttpTransport::bind(settings.peer, options)
             .with_context(|| taken("peers", settings.peer))?;
         Ok(Self { clients, peers })
@@ -191,11 +187,7 @@ fn warn_of_open_ports(settings: &Settings) {
     }
 }
 
-fn register_samples(
-    metrics: &Metrics,
-    store: &Arc<RocksStore>,
-    transport: &Arc<HttpTransport>,
-) {
+fn register_samples(metrics: &Metrics, store: &Arc<RocksStore>, transport: &Arc<HttpTransport>) {
     let (store, transport) = (Arc::clone(store), Arc::clone(transport));
     metrics.register_samples(move || {
         let mut samples = storage_samples(&*store);
@@ -211,29 +203,77 @@ fn storage_samples(store: &dyn Store) -> Vec<Sample> {
         Sample::gauge("storage_free_bytes", "Free space of the data directory's disk", free as f64),
         Sample::gauge("storage_disk_bytes", "Size of the data files", s.disk_bytes as f64),
         Sample::gauge("storage_memtable_bytes", "Data not yet in files", s.memtable_bytes as f64),
-        Sample::gauge("storage_block_cache_bytes", "Memory of the block cache", s.block_cache_bytes as f64),
-        Sample::gauge("storage_pending_compaction_bytes", "Data that waits for compaction", s.pending_compaction_bytes as f64),
-        Sample::gauge("storage_estimated_keys", "About how many keys are stored", s.estimated_keys as f64),
-        Sample::gauge("storage_queued_bytes", "Batches that wait for the writer", s.queued_bytes as f64),
+        Sample::gauge(
+            "storage_block_cache_bytes",
+            "Memory of the block cache",
+            s.block_cache_bytes as f64,
+        ),
+        Sample::gauge(
+            "storage_pending_compaction_bytes",
+            "Data that waits for compaction",
+            s.pending_compaction_bytes as f64,
+        ),
+        Sample::gauge(
+            "storage_estimated_keys",
+            "About how many keys are stored",
+            s.estimated_keys as f64,
+        ),
+        Sample::gauge(
+            "storage_queued_bytes",
+            "Batches that wait for the writer",
+            s.queued_bytes as f64,
+        ),
         Sample::counter("storage_batches", "Batches that were written", s.batches as f64),
-        Sample::counter("storage_groups", "Groups of batches that were written together", s.groups as f64),
+        Sample::counter(
+            "storage_groups",
+            "Groups of batches that were written together",
+            s.groups as f64,
+        ),
         Sample::counter("storage_failed_groups", "Groups that failed", s.failed_groups as f64),
         Sample::counter("storage_syncs", "Times the log was synced", s.syncs as f64),
         Sample::counter("storage_sync_seconds", "Time spent syncing the log", s.sync_seconds),
         Sample::counter("storage_cache_hits", "Reads answered from memory", s.cache_hits as f64),
-        Sample::counter("storage_cache_misses", "Reads that went to the disk", s.cache_misses as f64),
+        Sample::counter(
+            "storage_cache_misses",
+            "Reads that went to the disk",
+            s.cache_misses as f64,
+        ),
     ]
 }
 
 fn peer_samples(peer: &PeerStatistics) -> Vec<Sample> {
     let labelled = |sample: Sample| sample.with_label("address", peer.address.as_str());
     vec![
-        labelled(Sample::gauge("peer_calls_in_flight", "Calls without an answer so far", peer.in_flight as f64)),
-        labelled(Sample::counter("peer_sent_bytes", "Bytes written to the peer", peer.bytes_sent as f64)),
-        labelled(Sample::counter("peer_received_bytes", "Bytes read from the peer", peer.bytes_received as f64)),
-        labelled(Sample::counter("peer_connects", "Connections made to the peer", peer.connects as f64)),
-        labelled(Sample::counter("peer_connect_failures", "Attempts to connect that failed", peer.connect_failures as f64)),
-        labelled(Sample::counter("peer_dropped_messages", "One-way messages that were dropped", peer.dropped as f64)),
+        labelled(Sample::gauge(
+            "peer_calls_in_flight",
+            "Calls without an answer so far",
+            peer.in_flight as f64,
+        )),
+        labelled(Sample::counter(
+            "peer_sent_bytes",
+            "Bytes written to the peer",
+            peer.bytes_sent as f64,
+        )),
+        labelled(Sample::counter(
+            "peer_received_bytes",
+            "Bytes read from the peer",
+            peer.bytes_received as f64,
+        )),
+        labelled(Sample::counter(
+            "peer_connects",
+            "Connections made to the peer",
+            peer.connects as f64,
+        )),
+        labelled(Sample::counter(
+            "peer_connect_failures",
+            "Attempts to connect that failed",
+            peer.connect_failures as f64,
+        )),
+        labelled(Sample::counter(
+            "peer_dropped_messages",
+            "One-way messages that were dropped",
+            peer.dropped as f64,
+        )),
     ]
 }
 

@@ -160,12 +160,21 @@ impl Server {
                 Some(_held) => {
                     connection::say_goodbye(&mut stream, answer, GOODBYE_LINGER).await;
                 }
-                // As much as the socket takes at once: no waiting for anybody here.
                 None => {
-                    let _ = stream.try_write(&connection::encode(answer).await);
+                    let bytes = connection::encode(answer).await;
+                    write_at_once(stream, &bytes);
                 }
             }
         });
+    }
+}
+
+/// As much as the socket takes without waiting for anybody. Past tokio, which has not heard yet
+/// that a new socket can be written to.
+fn write_at_once(stream: TcpStream, bytes: &[u8]) {
+    if let Ok(mut stream) = stream.into_std() {
+        // The client may be gone; there is nobody else to tell.
+        let _ = io::Write::write(&mut stream, bytes);
     }
 }
 

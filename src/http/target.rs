@@ -60,7 +60,7 @@ fn bad_escape() -> String {
 /// Padding is taken where it is right, bits left over are not: one key has one text.
 fn base64url_decode(text: &[u8]) -> Option<Vec<u8>> {
     let unpadded = match text {
-        [head @ .., b'=', b'='] | [head @ .., b'='] if text.len() % 4 == 0 => head,
+        [head @ .., b'=', b'='] | [head @ .., b'='] if text.len().is_multiple_of(4) => head,
         _ => text,
     };
     BASE64.decode(unpadded).ok()

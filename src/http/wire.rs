@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use http::StatusCode;
@@ -22,6 +22,10 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::app::HttpLimits;
+
+/// Built once: every answer's head is searched.
+static HEAD_END: LazyLock<memmem::Finder<'static>> =
+    LazyLock::new(|| memmem::Finder::new("\r\n\r\n"));
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +153,7 @@ impl Wire {
         }
         let mut state = self.exchanges.lock();
         if let Some(body_bytes) = state.announced.pop_front() {
-            let head_end = memmem::find(bytes, b"\r\n\r\n").map(|at| at as u64 + 4);
+            let head_end = HEAD_END.find(bytes).map(|at| at as u64 + 4);
             return Message::Ours(head_end.map_or(u64::MAX, |head| head + body_bytes));
         }
         let status = bytes.get(9..12).and_then(|digits| StatusCode::from_bytes(digits).ok());

@@ -170,10 +170,9 @@ impl<'a> Directory<'a> {
         };
         let identity: Option<Identity> = self.read(&MetaKey::Identity).await?;
         match identity {
-            Some(identity) if identity.node != *node => Err(DirectoryError::OtherNode {
-                found: identity.node,
-                expected: node.clone(),
-            }),
+            Some(identity) if identity.node != *node => {
+                Err(DirectoryError::OtherNode { found: identity.node, expected: node.clone() })
+            }
             identity => Ok(identity),
         }
     }

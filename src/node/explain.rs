@@ -7,12 +7,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use super::{Node, Phase};
 use super::layout::Peer;
 use super::view::{
     BucketView, ClusterView, ExplainReplica, ExplainVersion, ExplainView, NodeRole, NodeState,
     NodeView, PartitionView, Readiness, RingView,
 };
+use super::{Node, Phase};
 use crate::config::BucketSettings;
 use crate::peer::messages::{Answer, Held, HeldVersion, Request};
 use crate::protocol::operation::OperationError;
@@ -75,7 +75,8 @@ impl Node {
             let told = self.membership.told(&node.id);
             let hello = is_me.then(|| self.hello());
             let tells = told.map(|told| (told.http, told.software));
-            let (http, software) = hello.map(|hello| (hello.http, hello.software)).or(tells).unzip();
+            let (http, software) =
+                hello.map(|hello| (hello.http, hello.software)).or(tells).unzip();
             NodeView {
                 id: node.id.clone(),
                 zone: node.zone.to_string(),

@@ -68,14 +68,14 @@ impl Node {
     /// Answers another founding node with one's own offer; one that has formed answers with the
     /// same promise for ever.
     pub(super) async fn answer_offer(&self, offer: &Offer) -> Reply {
-        let mut formation = self.formation.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(formation) = &mut *formation {
+        let Some(layout) = self.layout() else {
+            let mut formation = self.formation.lock().unwrap_or_else(PoisonError::into_inner);
+            let formation = formation.as_mut().ok_or(Refusal::NotServing)?;
             if let Err(error) = formation.take(offer) {
                 tracing::error!(from = %offer.from, %error, "a founding node does not fit");
             }
             return Ok(Answer::Offer(Box::new(formation.offer())));
-        }
-        let layout = self.layout().ok_or(Refusal::NotServing)?;
+        };
         let founder = |node: &crate::protocol::cluster::ClusterNode| Founder {
             id: node.id.clone(),
             peer: node.peer.clone(),
@@ -90,6 +90,7 @@ impl Node {
             incarnation: self.opened.identity.incarnation,
             terms,
             promised: Some(state.cluster),
+            is_formed: true,
         })))
     }
 

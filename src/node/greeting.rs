@@ -11,14 +11,15 @@ use tokio::time::Instant;
 use super::Node;
 use super::directory::{Directory, PeerBoot};
 use super::start::StartError;
-use crate::peer::messages::{
-    Answer, Envelope, Hello, HelloAnswer, Refusal, Reply, Request,
-};
+use crate::peer::messages::{Answer, Envelope, Hello, HelloAnswer, Refusal, Reply, Request};
 use crate::peer::{Lane, PeerAddress};
 use crate::types::NodeId;
 
 /// How long a peer has to answer a greeting.
 const GREET_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a start waits for a peer to confirm that the last stop was clean.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often those that did not answer are greeted again at the start.
 const GREET_EVERY: Duration = Duration::from_millis(200);
@@ -38,7 +39,7 @@ enum Response {
 impl Node {
     /// Greets all other nodes. Waits, for 5 s at most, while a clean stop could still be confirmed.
     pub(super) async fn greet_all(self: &Arc<Self>) -> Result<Greeted, StartError> {
-        let deadline = Self::greeting_deadline();
+        let deadline = Instant::now() + CONFIRM_WITHIN;
         let mut open = self.greeting_targets();
         let mut greeted = Greeted::default();
         loop {
@@ -75,9 +76,9 @@ impl Node {
     /// Takes another node's greeting: keeps its boot number, fsynced, and says what was known.
     pub(super) async fn answer_hello(&self, envelope: &Envelope, hello: &Hello) -> Reply {
         let _one_at_a_time = self.greeting.lock().await;
-        let listed = self.layout().and_then(|layout| {
-            layout.peer(&envelope.from).map(|peer| peer.incarnation)
-        });
+        let listed = self
+            .layout()
+            .and_then(|layout| layout.peer(&envelope.from).map(|peer| peer.incarnation));
         let (known, is_rolled_back) = match listed {
             Some(incarnation) if incarnation == envelope.incarnation => {
                 self.note_boot(&envelope.from, hello).await?
@@ -185,10 +186,8 @@ impl Node {
     /// Goes on greeting those that did not answer, so that they too know this start.
     fn greet_later(self: &Arc<Self>, silent: BTreeMap<PeerAddress, Option<NodeId>>) {
         let node = Arc::clone(self);
-        let mut open: Vec<(PeerAddress, NodeId)> = silent
-            .into_iter()
-            .filter_map(|(address, node)| Some((address, node?)))
-            .collect();
+        let mut open: Vec<(PeerAddress, NodeId)> =
+            silent.into_iter().filter_map(|(address, node)| Some((address, node?))).collect();
         // Not among the tasks that a stop waits for: it may last as long as a peer is away.
         tokio::spawn(async move {
             let mut phase = node.phase();
@@ -203,9 +202,7 @@ impl Node {
                         Ok(Response::Answered { .. }) => {}
                         Ok(Response::Silent) => silent.push((address, id)),
                         Err(error) => {
-                            tracing::error!(%error, "not serving");
-                            let why = error.to_string();
-                            node.phase.send_replace(super::Phase::Refusing(why));
+                            node.refuse(&error.to_string());
                             return;
                         }
                     }

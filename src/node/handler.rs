@@ -50,7 +50,9 @@ impl Node {
         tracing::trace!(from = %envelope.from, ?request_id, "peer request");
         match envelope.request {
             Request::Read { path, part } => self.answer_read(path, part).await,
-            Request::Merge { path, record } => self.answer_merge(path, record, &envelope.from, deadline).await,
+            Request::Merge { path, record } => {
+                self.answer_merge(path, record, &envelope.from, deadline).await
+            }
             Request::Write(write) => self.answer_write(*write, deadline, request_id).await,
             Request::Inspect { path } => Ok(Answer::Held(self.held(path).await?)),
             Request::Page { vnode, after, max_bytes } => {

@@ -13,15 +13,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foca::{Config, Foca, Identity, NoCustomBroadcast, Notification, PostcardCodec, Runtime, State, Timer};
+use foca::{
+    Config, Foca, Identity, NoCustomBroadcast, Notification, PostcardCodec, Runtime, State, Timer,
+};
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::Node;
 use super::layout::{Layout, Peer};
 use super::view::NodeState;
-use super::Node;
 use crate::peer::messages::{Gossip, decode, encode};
 use crate::peer::{Lane, PeerAddress, Transport};
 use crate::telemetry::Metrics;
@@ -114,7 +116,6 @@ impl Membership {
     pub(super) fn told(&self, node: &NodeId) -> Option<Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
     }
-
 }
 
 /// What foca asks for in one step.
@@ -309,10 +310,7 @@ impl Swim {
                 None => NodeState::Down,
             };
             if let Some((_, swimmer)) = members.get(&peer.id) {
-                let tells = Told {
-                    http: swimmer.http.clone(),
-                    software: swimmer.software.clone(),
-                };
+                let tells = Told { http: swimmer.http.clone(), software: swimmer.software.clone() };
                 if told.get(&peer.id) != Some(&tells) {
                     told.insert(peer.id.clone(), tells);
                 }

@@ -131,9 +131,10 @@ impl Node {
             tracing::error!(%vnode, %error, "scanning failed");
             Refusal::StoreFailed
         })?;
-        let parsed = page.entries.into_iter().map(|(key, stored)| {
-            parse_record_key(&key).map(|(_, path)| (path, stored))
-        });
+        let parsed = page
+            .entries
+            .into_iter()
+            .map(|(key, stored)| parse_record_key(&key).map(|(_, path)| (path, stored)));
         let records = parsed.collect::<Result<_, _>>().map_err(|_| Refusal::StoreFailed)?;
         Ok(Answer::Page(Page { records, is_last: page.next.is_none() }))
     }

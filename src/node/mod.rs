@@ -149,8 +149,11 @@ impl Node {
         }
     }
 
-    /// What this node told of itself when it was opened.
+    /// Where the node is in its life, now and from now on.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,7 +122,11 @@ impl Node {
     /// Mints a write: under the lock, from the stored record, after a look at the deadline there.
     /// The batch is queued when this returns; the caller sends the record to the other replicas
     /// while it becomes durable.
-    pub(super) async fn mint(self: &Arc<Self>, place: &Place, mint: Mint) -> Result<Minted, MintError> {
+    pub(super) async fn mint(
+        self: &Arc<Self>,
+        place: &Place,
+        mint: Mint,
+    ) -> Result<Minted, MintError> {
         let lock = self.locks.lock(&place.key);
         let guard = tokio::time::timeout_at(mint.deadline, lock).await;
         let guard = guard.map_err(|_| Refusal::TooLate)?;
@@ -130,6 +134,7 @@ impl Node {
         let mut record = self.record_to_change(place, &guard).await?;
         let before = Summary::from(&record);
         let seen = self.seen_at_mint(&before, &mint)?;
+        self.look_for_lost_history(place, &record, &seen);
         let minter = self.vnodes.minter(place.vnode, &*self.store, &self.random).await;
         let minter = minter.map_err(|error| self.commit_failed(place.vnode, &error))?;
         if Instant::now() >= mint.deadline {
@@ -161,7 +166,9 @@ impl Node {
         self.refuse_writes()?;
         let mut record = self.record_to_change(place, &guard).await?;
         self.observe(&incoming, from);
-        self.look_for_lost_history(place, &record, incoming.context()).await?;
+        if self.look_for_lost_history(place, &record, incoming.context()) {
+            self.mark_incomplete(place.vnode).await?;
+        }
         let is_absent = record.is_absent();
         let merge = record.merge(&incoming);
         for dot in &merge.alarms {
@@ -277,22 +284,18 @@ impl Node {
         }
     }
 
-    /// A record holds more of this vnode's own writes than the vnode does: it has lost history, or
-    /// was lied to (correctness, section 2, retirement 5).
-    async fn look_for_lost_history(
-        &self,
-        place: &Place,
-        here: &Record,
-        there: &Context,
-    ) -> Result<(), Refusal> {
-        let Some(minter) = self.vnodes.current(place.vnode) else { return Ok(()) };
-        if here.lacks_history_of(minter.actor, minter.floor, there) {
+    /// Whether somebody knows more of this vnode's own writes than the vnode does: it has lost
+    /// history, or was lied to, and mints no more under that actor (correctness, section 2,
+    /// retirement 5).
+    fn look_for_lost_history(&self, place: &Place, here: &Record, there: &Context) -> bool {
+        let current = self.vnodes.current(place.vnode);
+        let is_lost = current.is_some_and(|m| here.lacks_history_of(m.actor, m.floor, there));
+        if is_lost {
             tracing::error!(key = ?place.path, vnode = %place.vnode, "this vnode has lost history");
             self.metrics.alarm("lost-history");
             self.retire(place.vnode, Retirement::LostHistory);
-            self.mark_incomplete(place.vnode).await?;
         }
-        Ok(())
+        is_lost
     }
 
     /// A stored record fails its checksum: the actor is retired and the vnode counts towards no R
@@ -340,9 +343,5 @@ pub(super) fn check_conditions(
         Condition::SetIsOneOf(sets) => is_live && sets.contains(&set),
         Condition::SetIsNoneOf(sets) => !is_live || !sets.contains(&set),
     };
-    if conditions.iter().all(holds) {
-        Ok(())
-    } else {
-        Err(MintError::Condition(versions.clone()))
-    }
+    if conditions.iter().all(holds) { Ok(()) } else { Err(MintError::Condition(versions.clone())) }
 }

@@ -17,7 +17,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::directory::{Directory, DirectoryError, Opened};
@@ -34,6 +33,7 @@ use crate::config::Settings;
 use crate::peer::Transport;
 use crate::protocol::causality::Hlc;
 use crate::protocol::cluster::ClusterState;
+use crate::protocol::cluster::formation::FormationError;
 use crate::storage::{CommitError, Durability, Store};
 use crate::telemetry::Metrics;
 use crate::types::{ClusterId, NodeId};
@@ -90,9 +90,15 @@ pub enum StartError {
         /// Who knows better.
         node: NodeId,
     },
+    /// Neither formed nor told to form.
+    #[error(
+        "join is set, and this release can't change the nodes of a cluster; name all nodes in \
+         initial_nodes instead, the same on each"
+    )]
+    Join,
     /// The founding nodes can't agree.
     #[error("the cluster can't form: {0}")]
-    Formation(#[from] crate::protocol::cluster::formation::FormationError),
+    Formation(#[from] FormationError),
 }
 
 impl Node {
@@ -140,7 +146,14 @@ impl Node {
     pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
         let state = match self.opened.state.clone() {
             Some(state) => state,
-            None => self.form().await?,
+            None if !self.settings.join.is_empty() => return Err(StartError::Join),
+            None => match self.form().await {
+                Err(StartError::Formation(error @ FormationError::FormedWithout(_))) => {
+                    self.refuse(&error.to_string());
+                    return Ok(());
+                }
+                formed => formed?,
+            },
         };
         if !self.enter(state) {
             return Ok(());
@@ -166,11 +179,16 @@ impl Node {
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "not serving");
-                self.phase.send_replace(Phase::Refusing(error.to_string()));
+                self.refuse(&error.to_string());
                 false
             }
         }
+    }
+
+    /// Serves nothing from now on, for a reason that only an operator can change.
+    pub(super) fn refuse(&self, why: &str) {
+        tracing::error!(why, "not serving");
+        self.phase.send_replace(Phase::Refusing(why.into()));
     }
 
     /// Retires all actors unless the last stop was provably clean, and marks what may be missing
@@ -189,7 +207,11 @@ impl Node {
         directory.retire_actors_before(boot.number).await?;
         let retired = self.vnodes.retire_all();
         (0..retired).for_each(|_| self.metrics.actor_retired(Retirement::UncleanStop.name()));
-        tracing::warn!(retired, marked_clean = is_clean, "the last stop was not provably clean: actors were retired");
+        tracing::warn!(
+            retired,
+            marked_clean = is_clean,
+            "the last stop was not provably clean: actors were retired"
+        );
         let may_lack_writes = !is_clean && previous.durability != Durability::Sync;
         if may_lack_writes || self.has_lost_data {
             self.mark_all_incomplete().await?;
@@ -230,20 +252,4 @@ impl Node {
         }
     }
 
-    /// Waits until the phase is one that lasts.
-    pub async fn settled(&self) -> Phase {
-        let mut phase = self.phase();
-        let settled = phase.wait_for(|phase| !matches!(phase, Phase::Starting(_))).await;
-        settled.map_or(Phase::Stopping, |phase| phase.clone())
-    }
-
-    /// Since when this node runs, for how long a detail may still be unknown.
-    pub(super) fn grace_after_start() -> Duration {
-        Duration::from_secs(5)
-    }
-
-    /// When a greeting at the start has to be over.
-    pub(super) fn greeting_deadline() -> Instant {
-        Instant::now() + Self::grace_after_start()
-    }
 }

@@ -13,7 +13,8 @@ use crate::protocol::cluster::StateStamp;
 use crate::protocol::cluster::formation::Offer;
 use crate::protocol::operation::{Condition, OperationError, Seen, WriteAnswer};
 use crate::types::{
-    BootNumber, ClusterId, DataIncarnation, HlcStamp, KeyPath, Level, NodeId, OperationId, RequestId, VnodeId,
+    BootNumber, ClusterId, DataIncarnation, HlcStamp, KeyPath, Level, NodeId, OperationId,
+    RequestId, VnodeId,
 };
 
 /// The version of every message here.

@@ -141,7 +141,7 @@ fn key_path(id: &str, key: &str) -> Value {
     );
     if let Some(parameters) = put["parameters"].as_array_mut() {
         let more = ["ContentEncoding", "Meta"];
-        parameters.extend(more.map(|name| parts::parameter(name)));
+        parameters.extend(more.map(parts::parameter));
     }
     put["requestBody"] = body("The value: any bytes, up to max_value_bytes", "*/*", None);
     let delete = operation(

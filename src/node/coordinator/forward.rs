@@ -15,11 +15,7 @@ use crate::protocol::operation::{OperationError, ReplicaOutcome};
 
 impl Node {
     /// Has a replica coordinate a write.
-    pub(super) async fn forward(
-        self: &Arc<Self>,
-        set: &ReplicaSet,
-        job: WriteJob,
-    ) -> Outcome {
+    pub(super) async fn forward(self: &Arc<Self>, set: &ReplicaSet, job: WriteJob) -> Outcome {
         let required = job.level.for_write(set.n()).map_err(|error| unbegun(error.into()))?.get();
         refuse_unavailable(set, required).map_err(unbegun)?;
         let mut reports = Reports::new(set);

@@ -146,7 +146,8 @@ impl Node {
             conditions: job.conditions.clone(),
             deadline: job.deadline,
         };
-        let acks = read.map_or(Acks { got: 1, required: level.get(), n: set.n() }, |(_, acks)| acks);
+        let acks =
+            read.map_or(Acks { got: 1, required: level.get(), n: set.n() }, |(_, acks)| acks);
         let place = Place::new(set.vnode, job.path.clone());
         let minted = self.mint(&place, mint).await;
         let minted = minted.map_err(|error| self.mint_failed(layout, job, acks, error))?;

@@ -240,6 +240,10 @@ impl<D: Fetched> Reading<'_, D> {
                 GetCommand::Ask(replica, want) => self.ask(replica, want),
                 GetCommand::Repair(replica) => self.mend(replica),
                 GetCommand::Finish => return Some(Ended::Finished),
+                // Calls end at the deadline too: then it is the time that was too short.
+                GetCommand::Fail if Instant::now() >= self.job.deadline => {
+                    return Some(Ended::TimedOut);
+                }
                 GetCommand::Fail => return Some(Ended::Failed),
             }
         }
@@ -321,9 +325,8 @@ impl<D: Fetched> Reading<'_, D> {
     }
 
     fn conclude(self, ended: Ended) -> Result<Finished<D>, OperationError> {
-        let reached = |got: u8| -> Reached {
-            self.reports.reached(self.set, got, self.job.required)
-        };
+        let reached =
+            |got: u8| -> Reached { self.reports.reached(self.set, got, self.job.required) };
         match ended {
             Ended::Finished => Ok(self.core.finish()),
             Ended::Failed => Err(OperationError::LevelNotReached {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::Reports;
 use super::put::{Outcome, WriteJob};
@@ -64,7 +65,9 @@ impl<'a> Replication<'a> {
                 },
                 () = &mut deadline, if answer.is_some() => Some(Err(self.timed_out())),
             };
-            if let Some((outcome, answer)) = outcome.and_then(|outcome| Some((outcome, answer.take()?))) {
+            if let Some((outcome, answer)) =
+                outcome.and_then(|outcome| Some((outcome, answer.take()?)))
+            {
                 // Whoever asked may be gone; the write is done all the same.
                 drop(answer.send(outcome));
             }
@@ -123,6 +126,10 @@ impl<'a> Replication<'a> {
         match progress {
             PutProgress::Waiting => None,
             PutProgress::Reached => Some(Ok(self.written())),
+            // Sends end at the deadline too: then it is the time that was too short.
+            PutProgress::OutOfReach if Instant::now() >= self.job.deadline => {
+                Some(Err(self.timed_out()))
+            }
             PutProgress::OutOfReach => Some(Err(self.out_of_reach())),
         }
     }

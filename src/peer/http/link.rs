@@ -180,6 +180,9 @@ impl Link {
                 self.fall(peer);
             }
             peer.breaker().admitted().await;
+            if self.state.borrow().is_closed() {
+                break;
+            }
             if !peer.breaker().is_open() {
                 self.set(LinkState::Connecting);
             }

@@ -1,8 +1,8 @@
 //! The real transport, on the peer port.
 //!
-//! A connection begins as HTTP/1.1 and is upgraded at once ([`upgrade`]): a peer port that a
+//! A connection begins as HTTP/1.1 and is upgraded at once (`upgrade.rs`): a peer port that a
 //! browser, a load balancer or a wrong node reaches by mistake answers in words, and nothing but
-//! our own protocol gets further. From then on both sides speak frames ([`frame`]) on the bare
+//! our own protocol gets further. From then on both sides speak frames (`frame.rs`) on the bare
 //! socket: many calls in flight on one long-lived connection for each peer and lane, each written
 //! as soon as the socket is free, together with whatever else was queued by then.
 //!
@@ -15,15 +15,15 @@
 //!
 //! What holds:
 //! - A call is reported as [not sent](crate::peer::CallError::NotSent) only if its frame never left
-//!   the outbox ([`outbox`]).
+//!   the outbox (`outbox.rs`).
 //! - A handler that was begun runs to its end, whatever becomes of its caller.
 //! - Everything is bounded: frames, queues, requests worked on, connections, times. Who exceeds a
 //!   bound loses its connection or its call, never the listener.
 //! - Two nodes that dial each other have each their own connections; an answer goes back on the
 //!   connection that its request came on.
 //!
-//! One connection is served by one task for both directions ([`wire`]); [`link`] keeps it,
-//! [`breaker`] says when to dial again, [`session`] hands requests to the node.
+//! One connection is served by one task for both directions (`wire.rs`); `link.rs` keeps it,
+//! `breaker.rs` says when to dial again, `session.rs` hands requests to the node.
 
 mod breaker;
 mod client;

@@ -37,6 +37,14 @@ pub(super) enum SessionEnd {
     Drained,
 }
 
+/// How many of the frames that were read have been taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    All,
+    /// There was no room for more; others may be left.
+    Some,
+}
+
 impl Session {
     pub(super) fn new(handler: Arc<dyn Handler>, line: Arc<Line>, options: &HttpOptions) -> Self {
         Self {
@@ -72,37 +80,49 @@ impl Session {
         let mut stop = std::pin::pin!(stop.wait_for(|stop| *stop));
         loop {
             // First: frames may have come along with the request for the upgrade.
-            if let Err(error) = self.take_all(wire) {
-                return SessionEnd::Wrong(error);
-            }
+            let taken = if stopping { Ok(Taken::All) } else { self.take(wire) };
+            let taken = match taken {
+                Ok(taken) => taken,
+                Err(error) => return SessionEnd::Wrong(error),
+            };
             let turn = tokio::select! {
                 biased;
-                turn = wire.turn(|| self.gate(stopping)) => turn,
+                turn = wire.turn(|| self.gate(stopping, taken)) => turn,
                 _ = &mut stop, if !stopping => {
                     stopping = true;
                     continue;
                 }
             };
             match turn {
-                Ok(Turn::Read) => {}
+                Ok(Turn::Resumed) => {}
                 Ok(Turn::Stopped) => return SessionEnd::Drained,
                 Err(reason) => return SessionEnd::Broken(reason),
             }
         }
     }
 
-    fn gate(&self, stopping: bool) -> Gate {
-        let active = self.active.load(Ordering::Acquire);
+    fn gate(&self, stopping: bool, taken: Taken) -> Gate {
         if stopping {
-            return if active == 0 { Gate::Stop } else { Gate::Hold };
+            let idle = self.active.load(Ordering::Acquire) == 0;
+            return if idle { Gate::Stop } else { Gate::Hold };
         }
-        let has_room = active < self.max_active
-            && (active == 0 || self.line.outbox.waiting_bytes() <= self.max_queue_bytes);
-        if has_room { Gate::Read } else { Gate::Hold }
+        match taken {
+            _ if !self.has_room() => Gate::Hold,
+            Taken::All => Gate::Read,
+            Taken::Some => Gate::Resume,
+        }
     }
 
-    fn take_all(self: &Arc<Self>, wire: &mut Wire) -> Result<(), FrameError> {
-        while let Some(frame) = wire.next_frame()? {
+    /// Whether one more request may be begun.
+    fn has_room(&self) -> bool {
+        self.active.load(Ordering::Acquire) < self.max_active
+            && self.line.outbox.waiting_bytes() <= self.max_queue_bytes
+    }
+
+    /// Takes the frames that were read, as far as there is room.
+    fn take(self: &Arc<Self>, wire: &mut Wire) -> Result<Taken, FrameError> {
+        while self.has_room() {
+            let Some(frame) = wire.next_frame()? else { return Ok(Taken::All) };
             match frame.kind {
                 FrameKind::Request => self.begin(frame.correlation, frame.payload),
                 FrameKind::OneWay => self.receive(frame.payload),
@@ -110,7 +130,7 @@ impl Session {
                 FrameKind::Answer | FrameKind::Pong => return Err(FrameError::WrongDirection),
             }
         }
-        Ok(())
+        Ok(Taken::Some)
     }
 
     fn receive(&self, message: Bytes) {

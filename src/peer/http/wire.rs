@@ -32,6 +32,8 @@ const SLICES: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gate {
     Read,
+    /// End at once: frames that were read before are still to be taken.
+    Resume,
     /// Leave what comes in the socket, to hold back its sender.
     Hold,
     /// End as soon as everything queued is written.
@@ -41,8 +43,8 @@ pub(super) enum Gate {
 /// What ended a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Bytes came in: see [`Wire::next_frame`].
-    Read,
+    /// There may be frames to take: see [`Wire::next_frame`].
+    Resumed,
     /// The gate said stop and everything is written.
     Stopped,
 }
@@ -92,7 +94,8 @@ impl Wire {
             self.line.outbox.register(context);
             self.poll_write(context)?;
             match gate() {
-                Gate::Read => self.poll_read(context).map_ok(|()| Turn::Read),
+                Gate::Read => self.poll_read(context).map_ok(|()| Turn::Resumed),
+                Gate::Resume => Poll::Ready(Ok(Turn::Resumed)),
                 Gate::Stop if self.is_flushed() => Poll::Ready(Ok(Turn::Stopped)),
                 Gate::Hold | Gate::Stop => Poll::Pending,
             }

@@ -21,8 +21,8 @@ impl Survivors<Version> {
     ///
     /// `actor` is the minting vnode's current one, `floor` the highest counter of it in any record
     /// that the vnode purged. The caller has made sure, under the key's lock, that the actor's
-    /// history is whole (that this record does not [`lack history`](Self::lacks_history_of) which
-    /// `seen` has): else a dot could be minted twice.
+    /// history is whole ([`Survivors::lacks_history_of`] denies it for `seen` too): else a dot could
+    /// be minted twice.
     ///
     /// # Panics
     /// Where the actor's counters are used up. Honest ones never are; one that a peer or a token

@@ -53,6 +53,8 @@ pub struct Offer {
     pub terms: FoundingTerms,
     /// The formation it promised, or has formed.
     pub promised: Option<ClusterId>,
+    /// It has formed, and may be serving.
+    pub is_formed: bool,
 }
 
 /// Why nodes can't form a cluster. None of these mends itself.
@@ -73,6 +75,12 @@ pub enum FormationError {
          data directories of all founding nodes and start them again"
     )]
     OtherPromise(NodeId),
+    /// The cluster is there, formed with another data directory of this node.
+    #[error(
+        "{0} is in a cluster that was formed with another data directory of this node, which is \
+         lost or was exchanged; this node serves nothing until it is replaced by itself"
+    )]
+    FormedWithout(NodeId),
 }
 
 impl FoundingTerms {
@@ -169,6 +177,7 @@ impl Formation {
             incarnation: self.incarnations[&self.me],
             terms: self.terms.clone(),
             promised: self.promises.get(&self.me).copied(),
+            is_formed: false,
         }
     }
 
@@ -188,7 +197,7 @@ impl Formation {
             Some(promise) => self.promises.insert(offer.from.clone(), promise),
             None => self.promises.remove(&offer.from),
         };
-        self.check_promises()
+        self.check_promises(offer)
     }
 
     /// The promise is on disk.
@@ -213,18 +222,23 @@ impl Formation {
         }
     }
 
-    /// A promise that differs from one's own can never be confirmed by all. Nor can one's own,
-    /// once it is not what the present incarnations make: it was given for a disk that is gone.
-    fn check_promises(&self) -> Result<(), FormationError> {
-        let Some(mine) = self.promises.get(&self.me) else { return Ok(()) };
-        let differing = self.promises.iter().find(|(_, promise)| *promise != mine);
-        if let Some((node, _)) = differing {
-            return Err(FormationError::OtherPromise(node.clone()));
-        }
-        match self.terms.derive(&self.incarnations) {
-            Some(state) if state.cluster != *mine => {
-                let other = self.terms.founders.iter().find(|founder| founder.id != self.me);
-                Err(FormationError::OtherPromise(other.map_or(&self.me, |f| &f.id).clone()))
+    /// A promise can be confirmed by all only if it is one's own, and if it is what the present
+    /// incarnations make: else it was given for a disk that is gone. Seen before promising, so
+    /// that nothing is promised in vain.
+    fn check_promises(&self, offer: &Offer) -> Result<(), FormationError> {
+        let derived = self.terms.derive(&self.incarnations).map(|state| state.cluster);
+        let mine = self.promises.get(&self.me).copied();
+        let theirs = offer.promised;
+        let expected = [mine, derived];
+        let fits = |promise: ClusterId| expected.iter().flatten().all(|e| *e == promise);
+        match (theirs, mine) {
+            (Some(promise), _) if !fits(promise) => Err(if offer.is_formed {
+                FormationError::FormedWithout(offer.from.clone())
+            } else {
+                FormationError::OtherPromise(offer.from.clone())
+            }),
+            (None, Some(promise)) if !fits(promise) => {
+                Err(FormationError::OtherPromise(offer.from.clone()))
             }
             _ => Ok(()),
         }
@@ -277,8 +291,10 @@ mod tests {
         for round in 0..2 {
             let offers: Vec<_> = nodes.iter().map(Formation::offer).collect();
             for node in &mut nodes {
-                let others = offers.iter().filter(|offer| offer.from != node.me);
-                others.for_each(|offer| node.take(offer).expect("same terms"));
+                let me = node.me.clone();
+                for offer in offers.iter().filter(|offer| offer.from != me) {
+                    node.take(offer).expect("same terms");
+                }
                 if round == 0 {
                     promise(node);
                     assert_eq!(formed(node), None, "the others have not confirmed");
@@ -298,6 +314,18 @@ mod tests {
         let wiped = formation("b", &terms, 99);
         assert!(matches!(a.take(&wiped.offer()), Err(FormationError::OtherPromise(_))));
         assert_eq!(formed(&a), None);
+    }
+
+    #[test]
+    fn a_new_disk_beside_a_formed_cluster_promises_nothing() {
+        let terms = terms(&["a", "b"]);
+        let mut b = formation("b", &terms, 99);
+        let formed = Offer {
+            promised: Some(ClusterId::new(5)),
+            is_formed: true,
+            ..formation("a", &terms, 1).offer()
+        };
+        assert!(matches!(b.take(&formed), Err(FormationError::FormedWithout(_))));
     }
 
     #[test]

@@ -7,4 +7,4 @@
 pub mod formation;
 mod state;
 
-pub use state::{ClusterNode, ClusterState, Role, StateStamp, Standing};
+pub use state::{ClusterNode, ClusterState, Role, Standing, StateStamp};

@@ -186,11 +186,8 @@ impl<D: Mergeable> Get<D> {
     /// What to answer, after [`GetCommand::Finish`].
     pub fn finish(self) -> Finished<D> {
         let got = self.settled.expect("a read finishes once its answers are fixed");
-        let stale = if self.plan.repair == RepairMode::Off {
-            SmallVec::new()
-        } else {
-            self.stale()
-        };
+        let stale =
+            if self.plan.repair == RepairMode::Off { SmallVec::new() } else { self.stale() };
         let merged = self.merged.expect("a read finishes on at least one merged answer");
         Finished { merged, got, stale }
     }
@@ -258,8 +255,7 @@ impl<D: Mergeable> Get<D> {
     /// Mends stale replicas, as far as the answer has to wait for it.
     fn mend(&mut self) -> Vec<GetCommand> {
         let enough = majority(self.plan.n);
-        let blocking =
-            self.plan.repair == RepairMode::Blocking && self.plan.required >= enough;
+        let blocking = self.plan.repair == RepairMode::Blocking && self.plan.required >= enough;
         let standing = self.standing();
         if !blocking || standing >= enough {
             return self.end(GetCommand::Finish);
@@ -267,8 +263,7 @@ impl<D: Mergeable> Get<D> {
         let mut targets = self.stale();
         let mut expected = standing + self.repairing() + targets.len() as u8;
         for candidate in self.plan.candidates.clone() {
-            let unasked =
-                matches!(self.heard[candidate.index()], Heard::Nothing | Heard::Asked(_));
+            let unasked = matches!(self.heard[candidate.index()], Heard::Nothing | Heard::Asked(_));
             if expected < enough && unasked {
                 targets.push(candidate);
                 expected += 1;
@@ -314,17 +309,14 @@ impl<D: Mergeable> Get<D> {
     /// Replicas known to hold all of the merge.
     fn standing(&self) -> u8 {
         let digest = self.merged_digest();
-        let holds = |heard: &Heard| {
-            matches!(heard, Heard::Merged(d) | Heard::Digest(d) if *d == digest)
-        };
+        let holds =
+            |heard: &Heard| matches!(heard, Heard::Merged(d) | Heard::Digest(d) if *d == digest);
         self.count(holds)
     }
 
     fn stale(&self) -> SmallVec<[ReplicaIndex; 5]> {
         let digest = self.merged_digest();
-        self.replicas(|heard| {
-            matches!(heard, Heard::Merged(d) | Heard::Digest(d) if *d != digest)
-        })
+        self.replicas(|heard| matches!(heard, Heard::Merged(d) | Heard::Digest(d) if *d != digest))
     }
 
     fn outstanding(&self) -> u8 {

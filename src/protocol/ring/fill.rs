@@ -1,7 +1,8 @@
 //! The first step of placement: complete rows that keep all that each partition alone can keep.
 
-use super::ideal::{Ideal, NodeIndex};
-use super::plan::{Plan, Previous, scatter};
+use super::ideal::{Ideal, NodeIndex, ZoneRule};
+use super::plan::{Plan, Previous, Scatter};
+use super::ranking::Ranking;
 
 /// The cheapest rows that keep the zones' bounds, whatever the nodes' bounds say; ties are decided
 /// by who lacks most, which leaves the next step little to do.
@@ -11,8 +12,9 @@ pub(super) fn fill(ideal: Ideal, previous: Previous, partitions: usize) -> Plan 
     // What stays is settled for all partitions first: the second pass then knows what each lacks.
     let kept: Vec<Vec<NodeIndex>> =
         (0..partitions).map(|partition| filler.keep(previous.row(partition))).collect();
-    for (partition, kept) in kept.into_iter().enumerate() {
-        cells.extend(filler.complete(partition, kept));
+    let mut completer = Completer::new(filler);
+    for kept in kept {
+        cells.extend(completer.complete(kept));
     }
     Plan::new(ideal, previous, partitions, cells)
 }
@@ -40,6 +42,10 @@ impl<'a> Filler<'a> {
 
     fn zone_of(&self, node: NodeIndex) -> usize {
         usize::from(self.ideal.zone_of[usize::from(node)])
+    }
+
+    fn lack_of(&self, node: NodeIndex) -> f64 {
+        self.node_lacks[usize::from(node)]
     }
 
     fn add_load(&mut self, node: NodeIndex, change: f64) {
@@ -84,7 +90,7 @@ impl<'a> Filler<'a> {
         let crowded = |place: &usize| self.counts[zone_of(place)] > zones[zone_of(place)].most;
         let spare = |place: &usize| self.counts[zone_of(place)] > zones[zone_of(place)].least;
         let least_lacking = |a: &usize, b: &usize| {
-            let lack = |place: usize| self.node_lacks[usize::from(row[place])];
+            let lack = |place: usize| self.lack_of(row[place]);
             lack(*a).total_cmp(&lack(*b))
         };
         let places = 0..row.len();
@@ -105,55 +111,64 @@ impl<'a> Filler<'a> {
         let zones = self.ideal.zones.iter().zip(&self.counts);
         zones.map(|(zone, &count)| zone.least.saturating_sub(count)).sum()
     }
+}
 
-    fn complete(&mut self, partition: usize, mut row: Vec<NodeIndex>) -> Vec<NodeIndex> {
-        self.count(&row);
-        while row.len() < self.ideal.width {
-            let start = scatter(partition * self.ideal.width + row.len());
-            let zone = self.hungriest_zone(self.ideal.width - row.len(), start);
-            let node = self.hungriest_node(zone, &row, start);
-            self.counts[zone] += 1;
-            self.add_load(node, 1.0);
+/// Fills rows up. Zones and nodes stand ranked by what they lack, so that a place costs
+/// logarithmic time even among thousands of them.
+struct Completer<'a> {
+    filler: Filler<'a>,
+    zones: Ranking,
+    /// For each zone its nodes, as places in the zone.
+    nodes: Vec<Ranking>,
+    ties: Scatter,
+}
+
+impl<'a> Completer<'a> {
+    fn new(filler: Filler<'a>) -> Self {
+        let mut ties = Scatter::new(0);
+        let zones = Ranking::new(&filler.zone_lacks, &mut ties);
+        let ranked = |rule: &ZoneRule| {
+            let lacks: Vec<f64> = rule.nodes.iter().map(|&i| filler.lack_of(i)).collect();
+            Ranking::new(&lacks, &mut ties)
+        };
+        let nodes = filler.ideal.zones.iter().map(ranked).collect();
+        Self { filler, zones, nodes, ties }
+    }
+
+    fn complete(&mut self, mut row: Vec<NodeIndex>) -> Vec<NodeIndex> {
+        let width = self.filler.ideal.width;
+        self.filler.count(&row);
+        while row.len() < width {
+            let zone = self.hungriest_zone(width - row.len());
+            let node = self.hungriest_node(zone, &row);
+            self.filler.counts[zone] += 1;
+            self.filler.add_load(node, 1.0);
             row.push(node);
         }
-        self.uncount(&row);
+        self.filler.uncount(&row);
         row
     }
 
     /// The zone that lacks most, of those that may take one more while `free` places are left.
-    fn hungriest_zone(&self, free: usize, start: usize) -> usize {
-        let owed = self.unreached();
-        let open = |zone: &usize| {
-            let (rule, count) = (&self.ideal.zones[*zone], self.counts[*zone]);
+    fn hungriest_zone(&mut self, free: usize) -> usize {
+        let Filler { ideal, counts, zone_lacks, .. } = &self.filler;
+        let owed = self.filler.unreached();
+        let open = |zone: usize| {
+            let (rule, count) = (&ideal.zones[zone], counts[zone]);
             count < rule.least || (count < rule.most && free > owed)
         };
-        let zones = rotated(self.ideal.zones.len(), start).filter(open);
-        first_max(zones, |zone| self.zone_lacks[zone]).expect("the bounds leave room for the width")
+        // A zone may be taken twice in one row, and a closed one may open, so each choice starts
+        // from all of them.
+        self.zones.restore(|zone| zone_lacks[zone], &mut self.ties);
+        self.zones.take(open).expect("the bounds leave room for the width")
     }
 
     /// The node of a zone that lacks most and is not in the row yet.
-    fn hungriest_node(&self, zone: usize, row: &[NodeIndex], start: usize) -> NodeIndex {
-        let nodes = &self.ideal.zones[zone].nodes;
-        let others = rotated(nodes.len(), start).map(|i| nodes[i]).filter(|i| !row.contains(i));
-        first_max(others, |node| self.node_lacks[usize::from(node)])
-            .expect("a zone's upper bound is at most its nodes")
+    fn hungriest_node(&mut self, zone: usize, row: &[NodeIndex]) -> NodeIndex {
+        let (filler, nodes) = (&self.filler, &self.filler.ideal.zones[zone].nodes);
+        let ranking = &mut self.nodes[zone];
+        ranking.restore(|place| filler.lack_of(nodes[place]), &mut self.ties);
+        let place = ranking.take(|place| !row.contains(&nodes[place]));
+        nodes[place.expect("a zone's upper bound is at most its nodes")]
     }
-}
-
-/// `0..len`, begun at a scattered place.
-fn rotated(len: usize, start: usize) -> impl Iterator<Item = usize> {
-    let start = start % len.max(1);
-    (start..len).chain(0..start)
-}
-
-/// The first of the items with the greatest value.
-fn first_max<T: Copy>(items: impl Iterator<Item = T>, value: impl Fn(T) -> f64) -> Option<T> {
-    let mut best: Option<(T, f64)> = None;
-    for item in items {
-        let value = value(item);
-        if best.is_none_or(|(_, greatest)| value > greatest) {
-            best = Some((item, value));
-        }
-    }
-    best.map(|(item, _)| item)
 }

@@ -127,3 +127,57 @@ fn share_out(zone: &ZoneRule, weights: &[f64], total: f64, cap: f64, shares: &mu
         weight_left -= weights[node];
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::prop;
+    use proptest::{prop_assert, proptest};
+
+    use super::super::tests::member;
+    use super::Ideal;
+
+    const PARTITIONS: usize = 1_024;
+
+    /// Whether one level explains every share: what lies above it a bound holds up, what lies
+    /// below it a bound holds down.
+    fn is_water_level(ideal: &Ideal, weights: &[f64], level: f64) -> bool {
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-3;
+        ideal.zones.iter().all(|zone| {
+            let total: f64 = zone.nodes.iter().map(|&i| ideal.shares[usize::from(i)]).sum();
+            let wanted = |i: usize| (level * weights[i]).min(PARTITIONS as f64);
+            let wanted: f64 = zone.nodes.iter().map(|&i| wanted(usize::from(i))).sum();
+            let (least, most) = (zone.least * PARTITIONS, zone.most * PARTITIONS);
+            near(total, wanted.clamp(least as f64, most as f64))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn shares_fill_up_to_one_level_within_the_bounds(
+            nodes in prop::collection::vec((0..4_usize, 1..2_000_u32), 1..12),
+            n in 1..7_usize,
+        ) {
+            let weights: Vec<f64> = nodes.iter().map(|n| f64::from(n.1) / 1_000.0).collect();
+            let members: Vec<_> = (0..nodes.len())
+                .map(|id| member(10 + id, nodes[id].0, weights[id]))
+                .collect();
+            let ideal = Ideal::new(&members, n, PARTITIONS);
+            let cap = PARTITIONS as f64;
+            let total: f64 = ideal.shares.iter().sum();
+            prop_assert!((total - (n.min(nodes.len()) * PARTITIONS) as f64).abs() < 1e-6);
+            prop_assert!(ideal.shares.iter().all(|&share| share <= cap + 1e-6));
+            // In a zone: shares below the cap are proportional, those at it would be above it.
+            let mut levels = vec![cap / weights.iter().copied().fold(f64::INFINITY, f64::min)];
+            for zone in &ideal.zones {
+                let zone = || zone.nodes.iter().map(|&i| usize::from(i));
+                let level = |i: usize| ideal.shares[i] / weights[i];
+                let highest = zone().map(level).fold(0.0, f64::max);
+                levels.push(highest);
+                for node in zone().filter(|&i| ideal.shares[i] < cap - 1e-6) {
+                    prop_assert!((level(node) - highest).abs() < 1e-6 * highest);
+                }
+            }
+            prop_assert!(levels.iter().any(|&level| is_water_level(&ideal, &weights, level)));
+        }
+    }
+}

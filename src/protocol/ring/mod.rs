@@ -8,7 +8,7 @@
 //! - Each set has min(n, nodes with weight above zero) distinct nodes.
 //! - It spans min(that size, zones) distinct zones, and no zone holds more of it than the most
 //!   even spread over the zones makes necessary: losing a zone costs as few replicas as possible.
-//! - Each node holds its ideal share, rounded down or up. The ideal ([`ideal`]) is proportional to
+//! - Each node holds its ideal share, rounded down or up. The ideal (`ideal`) is proportional to
 //!   the weights as far as "at most once in a set" and the zones allow.
 //! - Among all tables of which this is true, none keeps more of the previous table's replicas.
 //! - Each node is the primary of its sets' n-th part, rounded down or up.
@@ -20,14 +20,14 @@
 //! costs 1. The fractional ideal is such a flow, so an integral one exists (flows with integral
 //! bounds have integral vertices). The cheapest one is found in three steps:
 //!
-//! 1. [`fill`]: each partition by itself keeps as many old replicas as the zones let it; what is
+//! 1. `fill`: each partition by itself keeps as many old replicas as the zones let it; what is
 //!    missing goes to the zone, and in it to the node, that lacks most. This is the cheapest
 //!    assignment of all if loads didn't matter, so it leaves no cycle of negative cost.
-//! 2. [`rebalance`]: successive shortest paths move load from nodes above their bounds to nodes
-//!    below. A shortest path leaves no negative cycle either; so the end is an optimum. The graph
-//!    is searched over the nodes only (some 1,000 vertices instead of 65 million pairs); the pairs
-//!    are implied by the rows, and one search serves many paths.
-//! 3. [`primaries`]: shortest paths again choose the first node of each set.
+//! 2. `rebalance`: successive shortest paths move load from nodes above their bounds to nodes
+//!    below. A shortest path leaves no negative cycle either; so the end is an optimum. The
+//!    graph is searched over the nodes only (`search`: some 1,000 vertices instead of 65 million
+//!    pairs, which the rows imply), and one search serves many paths (`walk`).
+//! 3. `primaries`: shortest paths again choose the first node of each set.
 //!
 //! Ties are broken by hashes of positions, which spreads the partners of a node: when it dies, its
 //! load falls on many others instead of on a neighbour.
@@ -45,9 +45,11 @@ mod ideal;
 mod measure;
 mod plan;
 mod primaries;
+mod ranking;
 mod rebalance;
 mod search;
 mod table;
+mod walk;
 
 #[cfg(test)]
 mod oracle;

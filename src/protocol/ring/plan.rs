@@ -159,12 +159,6 @@ impl Plan {
             && self.may_cross(partition, self.zone_of(from), self.zone_of(to))
     }
 
-    /// By how much a swap changes the number of replicas that move: -1, 0 or 1.
-    pub(super) fn cost(&self, swap: Swap) -> i64 {
-        let old = self.previous.row(swap.partition);
-        i64::from(old.contains(&swap.from)) - i64::from(old.contains(&swap.to))
-    }
-
     /// Replaces one node of a set; the swap may be made.
     pub(super) fn swap(&mut self, swap: Swap) {
         let width = self.ideal.width;
@@ -193,24 +187,51 @@ pub(super) struct Swap {
     pub(super) to: NodeIndex,
 }
 
-impl Swap {
-    pub(super) fn reversed(self) -> Self {
-        Self { partition: self.partition, from: self.to, to: self.from }
-    }
-}
-
 /// The cells of one partition.
 pub(super) fn row_of(cells: &[NodeIndex], width: usize, partition: usize) -> &[NodeIndex] {
     &cells[partition * width..][..width]
 }
 
-/// Scatters the bits of a position: what breaks ties (splitmix64, Steele et al. 2014).
-pub(super) fn scatter(position: usize) -> usize {
-    let mut bits = (position as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    // The upper half, so that the result is the same where usize has 32 bits.
-    ((bits ^ (bits >> 31)) >> 33) as usize
+/// What breaks ties: scattered numbers from a position, the same on every node (splitmix64, Steele
+/// et al., *Fast Splittable Pseudorandom Number Generators*, 2014).
+pub(super) struct Scatter(u64);
+
+impl Scatter {
+    pub(super) fn new(position: usize) -> Self {
+        // Spread apart, so that neighbours don't share most of their sequences.
+        Self((position as u64).wrapping_mul(0xd134_2543_de82_ef95))
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    /// One of the items with the greatest value that are allowed, each about as likely. `allowed`
+    /// may be slow: few items are asked about.
+    pub(super) fn pick_max<T: Copy>(
+        &mut self,
+        items: impl Iterator<Item = T>,
+        value: impl Fn(T) -> f64,
+        allowed: impl Fn(T) -> bool,
+    ) -> Option<T> {
+        let (mut best, mut greatest, mut ties) = (None, f64::NEG_INFINITY, 0);
+        for item in items {
+            let value = value(item);
+            if value > greatest && allowed(item) {
+                (best, greatest, ties) = (Some(item), value, 1);
+            } else if value == greatest {
+                ties += 1;
+                if self.next().is_multiple_of(ties) && allowed(item) {
+                    best = Some(item);
+                }
+            }
+        }
+        best
+    }
 }
 
 /// By how much a load lies above and below its bounds.

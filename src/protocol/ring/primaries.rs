@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::ideal::NodeIndex;
-use super::plan::{Previous, row_of, scatter};
+use super::plan::{Previous, Scatter, row_of};
 
 /// Brings each set's primary to its front; the others keep their order.
 pub(super) fn choose(cells: &mut [NodeIndex], width: usize, loads: &[u32], previous: &Previous) {
@@ -50,9 +50,10 @@ impl<'a> Choice<'a> {
             let row = self.row(partition);
             let kept = previous.row(partition).first().filter(|node| row.contains(node));
             let kept = kept.filter(|&&node| self.lacks(node) > 0);
-            let (before, after) = row.split_at(scatter(partition) % self.width);
-            let any = after.iter().chain(before).max_by_key(|&&node| self.lacks(node));
-            let primary = *kept.or(any).expect("width > 0");
+            let mut ties = Scatter::new(partition);
+            let lacks = |node| self.lacks(node) as f64;
+            let any = ties.pick_max(row.iter().copied(), lacks, |_| true);
+            let primary = kept.copied().or(any).expect("width > 0");
             self.primaries.push(primary);
             self.counts[usize::from(primary)] += 1;
         }
@@ -89,9 +90,7 @@ impl<'a> Choice<'a> {
         let Some((end, steps)) = self.search(starts, &ends) else { return false };
         let mut node = end;
         while let Some(partition) = steps[usize::from(node)] {
-            let from = self.primaries[partition];
-            self.primaries[partition] = node;
-            node = from;
+            std::mem::swap(&mut self.primaries[partition], &mut node);
         }
         self.counts[usize::from(node)] -= 1;
         self.counts[usize::from(end)] += 1;

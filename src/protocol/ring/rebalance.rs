@@ -1,107 +1,99 @@
 //! The second step of placement: brings every node's load within its bounds, at the least cost.
 //!
-//! Successive shortest paths (Ahuja, Magnanti, Orlin, *Network Flows*, section 9.7). The paths'
-//! costs never fall from one search to the next, which allows two short cuts that keep the optimum:
-//! all paths of one search that are still there after the ones before, at the same cost, are taken
-//! too; and so is any single swap from a node that gives to one that takes at that cost.
+//! Successive shortest paths (Ahuja, Magnanti, Orlin, *Network Flows*, sections 9.7 and 9.8). The
+//! paths' costs, and at one cost their lengths, never fall from one search to the next; so after
+//! each search a whole batch of paths of that very cost and length is taken, as in Dinic's maximum
+//! flow, and each is still a shortest one. The number of searches is then that of different
+//! lengths, which is small.
 
 use super::ideal::NodeIndex;
-use super::plan::{Plan, Swap, scatter};
-use super::search::{Path, Search};
+use super::plan::{Plan, Scatter, Swap};
+use super::search::Search;
+use super::walk::Walk;
 
 /// Balances a plan that is the cheapest for its loads; it stays that.
 pub(super) fn rebalance(plan: &mut Plan) {
     while !plan.is_balanced() {
         let search = Search::run(plan);
-        let ends = search.ends(plan);
-        let Some(&(cost, _)) = ends.first() else {
-            debug_assert!(false, "a flow within the bounds exists, hence a path to it");
-            return;
+        let end =
+            search.nearest_end(plan).expect("a flow within the bounds exists, so a path does");
+        let taken = if end.is_single_edge() {
+            take_single_swaps(plan, end.cost())
+        } else {
+            Walk::new(plan, &search, end).take_all()
         };
-        let taken = ends
-            .iter()
-            .take_while(|end| end.0 == cost)
-            .filter(|end| take_path(plan, &search.path_to(end.1), cost))
-            .count();
-        debug_assert!(taken > 0, "nothing disturbs the first path");
-        if taken == 0 {
-            return;
-        }
-        take_single_swaps(plan, cost);
+        assert!(taken > 0, "the path that was found is there");
     }
 }
 
-/// Makes the swaps of a path if it is still there and still costs the same.
-fn take_path(plan: &mut Plan, path: &Path, cost: i64) -> bool {
-    let passes = path.pass.is_none_or(|(into, out)| plan.has_room(into) && plan.has_spare(out));
-    if !(plan.gives(path.start) && plan.takes(path.end) && passes) {
-        return false;
-    }
-    let mut spent = 0;
-    for (done, &swap) in path.swaps.iter().enumerate() {
-        if !plan.may_swap(swap) {
-            undo(plan, &path.swaps[..done]);
-            return false;
-        }
-        spent += plan.cost(swap);
-        plan.swap(swap);
-    }
-    if spent != cost {
-        undo(plan, &path.swaps);
-    }
-    spent == cost
-}
-
-fn undo(plan: &mut Plan, swaps: &[Swap]) {
-    swaps.iter().rev().for_each(|swap| plan.swap(swap.reversed()));
-}
-
-/// Makes every single swap of at most this cost from a node that gives to one that takes.
-fn take_single_swaps(plan: &mut Plan, cost: i64) {
-    let mut takers: Vec<NodeIndex> = nodes_that(plan, Plan::takes);
-    // Scattered, so that what a node gives away comes from sets with many different partners.
+/// Makes single swaps of at most this cost from nodes that give to nodes that take; how many.
+fn take_single_swaps(plan: &mut Plan, cost: i64) -> usize {
+    let mut takers = Takers::new(plan);
+    // Scattered, and one replica of a set at a time, so that what a node gives away comes from sets
+    // with many different partners and what a node takes goes to such.
     let mut order: Vec<usize> = (0..plan.partitions()).collect();
-    order.sort_by_cached_key(|&partition| scatter(partition));
-    for partition in order {
-        for place in 0..plan.ideal.width {
+    order.sort_by_cached_key(|&partition| Scatter::new(partition).next());
+    let mut taken = 0;
+    for round in 0..plan.ideal.width {
+        for &partition in &order {
+            if takers.zones.is_empty() {
+                return taken;
+            }
+            let place = (partition + round) % plan.ideal.width;
             let from = plan.row(partition)[place];
             if !plan.gives(usize::from(from)) {
                 continue;
             }
-            if let Some(swap) = best_swap(plan, &takers, partition, from, cost) {
+            if let Some(swap) = takers.best_swap(plan, partition, from, cost) {
                 plan.swap(swap);
-                takers.retain(|&node| plan.takes(usize::from(node)));
+                taken += 1;
+                if !plan.takes(usize::from(swap.to)) {
+                    takers.retain(plan);
+                }
             }
         }
-        if takers.is_empty() {
-            return;
-        }
     }
+    taken
 }
 
-fn nodes_that(plan: &Plan, test: impl Fn(&Plan, usize) -> bool) -> Vec<NodeIndex> {
-    (0..plan.nodes()).filter(|&node| test(plan, node)).map(|node| node as NodeIndex).collect()
+/// The nodes that take, by zone: a set is open to a zone or not, whatever the node.
+struct Takers {
+    zones: Vec<(usize, Vec<NodeIndex>)>,
 }
 
-/// The affordable swap to the hungriest taker.
-fn best_swap(
-    plan: &Plan,
-    takers: &[NodeIndex],
-    partition: usize,
-    from: NodeIndex,
-    cost: i64,
-) -> Option<Swap> {
-    let (before, after) = takers.split_at(scatter(partition) % takers.len().max(1));
-    let mut best: Option<(Swap, f64)> = None;
-    for &to in after.iter().chain(before) {
-        let swap = Swap { partition, from, to };
-        let hunger = plan.hunger(usize::from(to));
-        if best.is_none_or(|(_, greatest)| hunger > greatest)
-            && plan.may_swap(swap)
-            && plan.cost(swap) <= cost
-        {
-            best = Some((swap, hunger));
-        }
+impl Takers {
+    fn new(plan: &Plan) -> Self {
+        let zones = plan.ideal.zones.iter().map(|rule| rule.nodes.clone()).enumerate();
+        let mut takers = Self { zones: zones.collect() };
+        takers.retain(plan);
+        takers
     }
-    best.map(|(swap, _)| swap)
+
+    /// Forgets those that take no more.
+    fn retain(&mut self, plan: &Plan) {
+        self.zones.retain_mut(|(_, nodes)| {
+            nodes.retain(|&node| plan.takes(usize::from(node)));
+            !nodes.is_empty()
+        });
+    }
+
+    /// The affordable swap to the hungriest taker.
+    fn best_swap(&self, plan: &Plan, partition: usize, from: NodeIndex, cost: i64) -> Option<Swap> {
+        let swap_to = |to| Swap { partition, from, to };
+        let hunger = |to| plan.hunger(usize::from(to));
+        let mut ties = Scatter::new(partition * plan.nodes() + usize::from(from));
+        let old = plan.previous.row(partition);
+        let best = if i64::from(old.contains(&from)) > cost {
+            // Only a node that held it before is cheap enough.
+            let back = old.iter().copied().filter(|&to| plan.takes(usize::from(to)));
+            ties.pick_max(back, hunger, |to| plan.may_swap(swap_to(to)))
+        } else {
+            let zone_of_from = plan.zone_of(from);
+            let open = |zone: &&(usize, _)| plan.may_cross(partition, zone_of_from, zone.0);
+            let open = self.zones.iter().filter(open).flat_map(|(_, nodes)| nodes.iter().copied());
+            let row = plan.row(partition);
+            ties.pick_max(open, hunger, |to| !row.contains(&to) && plan.takes(usize::from(to)))
+        };
+        best.map(swap_to)
+    }
 }

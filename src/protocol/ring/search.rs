@@ -3,10 +3,10 @@
 //!
 //! The vertices are the nodes and the *pool*, the slack between the nodes' bounds: a node with room
 //! can take a replica for good and one with spare load can give it in its stead. An edge from i to
-//! j is a partition in which j may replace i. Edges cost -1, 0 or 1, and the plan has no cycle of
-//! negative cost, so label correcting (Bellman, Ford, Moore) ends. Among the cheapest paths the one
-//! with the fewest edges is taken: it never meets a (partition, zone) twice, as there would be a
-//! shortcut, so its swaps don't disturb one another.
+//! j is a partition in which j may replace i. It costs 1 if i held the partition before, less 1 if
+//! j did. The plan has no cycle of negative cost, so label correcting (Bellman, Ford, Moore) ends.
+//! Among the cheapest paths those with the fewest edges are looked for: they never meet a
+//! (partition, zone) twice, as there would be a shortcut, so their swaps don't disturb one another.
 //!
 //! Nearly every node may replace nearly every other at cost 0 or 1. Those edges are not tried one
 //! by one: the nodes whose labels can still fall are listed by zone, and a node leaves the list
@@ -17,33 +17,34 @@ use std::collections::VecDeque;
 use super::ideal::NodeIndex;
 use super::plan::{Plan, Swap};
 
-/// A label is the path's cost times this, plus its edges.
-const COST: i64 = 1 << 32;
-const UNREACHED: i64 = i64::MAX;
+/// How far a vertex is: the cost of the path to it and, in the lower half, its edges. Ordered by
+/// cost first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Label(i64);
 
-/// How a vertex was reached.
-#[derive(Clone, Copy)]
-enum Step {
-    Start,
-    Swap { partition: u32, from: NodeIndex },
-    IntoPool { from: NodeIndex },
-    OutOfPool,
-}
+impl Label {
+    const START: Self = Self(0);
+    const UNREACHED: Self = Self(i64::MAX);
 
-/// A chain of swaps, and where it leans on the pool.
-pub(super) struct Path {
-    pub(super) start: usize,
-    pub(super) end: usize,
-    /// From the last to the first.
-    pub(super) swaps: Vec<Swap>,
-    /// The node that keeps a replica more, and the one that goes on in its stead.
-    pub(super) pass: Option<(usize, usize)>,
+    /// One edge further.
+    pub(super) fn plus(self, cost: i64) -> Self {
+        Self(self.0 + (cost << 32) + 1)
+    }
+
+    pub(super) fn cost(self) -> i64 {
+        // Arithmetic, so that it rounds down: edges only ever add.
+        self.0 >> 32
+    }
+
+    pub(super) fn is_single_edge(self) -> bool {
+        self == Self::START.plus(self.cost())
+    }
 }
 
 /// The labels of one search over a plan as it was then.
 pub(super) struct Search {
-    labels: Vec<i64>,
-    steps: Vec<Step>,
+    labels: Vec<Label>,
+    holdings: Holdings,
     queue: VecDeque<usize>,
     queued: Vec<bool>,
 }
@@ -53,68 +54,46 @@ impl Search {
     pub(super) fn run(plan: &Plan) -> Self {
         let vertices = plan.nodes() + 1;
         let mut search = Self {
-            labels: vec![UNREACHED; vertices],
-            steps: vec![Step::Start; vertices],
+            labels: vec![Label::UNREACHED; vertices],
+            holdings: Holdings::new(plan),
             queue: VecDeque::new(),
             queued: vec![false; vertices],
         };
-        let holdings = Holdings::new(plan);
         for node in (0..plan.nodes()).filter(|&node| plan.gives(node)) {
-            search.relax(node, 0, Step::Start);
+            search.relax(node, Label::START);
         }
         while let Some(vertex) = search.queue.pop_front() {
             search.queued[vertex] = false;
             if vertex == plan.nodes() {
                 search.leave_pool(plan);
             } else {
-                search.leave_node(plan, &holdings, vertex);
+                search.leave_node(plan, vertex);
             }
         }
         search
     }
 
-    /// The nodes that a path may end at, cheapest and shortest first, with the paths' costs.
-    pub(super) fn ends(&self, plan: &Plan) -> Vec<(i64, usize)> {
-        let mut ends: Vec<(i64, usize)> = (0..plan.nodes())
-            .filter(|&node| self.labels[node] != UNREACHED && plan.takes(node))
-            .map(|node| (self.labels[node], node))
-            .collect();
-        ends.sort_unstable();
-        // Arithmetic, so that it rounds down: edges only ever add.
-        ends.iter_mut().for_each(|(label, _)| *label >>= 32);
-        ends
+    /// The label of the nearest node that takes: the cheapest, and of those the shortest, path.
+    pub(super) fn nearest_end(&self, plan: &Plan) -> Option<Label> {
+        let ends = (0..plan.nodes()).filter(|&node| plan.takes(node));
+        ends.map(|node| self.labels[node]).min().filter(|&label| label != Label::UNREACHED)
     }
 
-    /// The path by which a node was reached.
-    pub(super) fn path_to(&self, end: usize) -> Path {
-        let mut path = Path { start: end, end, swaps: Vec::new(), pass: None };
-        loop {
-            match self.steps[path.start] {
-                Step::Start => return path,
-                Step::Swap { partition, from } => {
-                    let to = path.start as NodeIndex;
-                    path.swaps.push(Swap { partition: partition as usize, from, to });
-                    path.start = usize::from(from);
-                }
-                Step::OutOfPool => {
-                    let pool = self.steps.len() - 1;
-                    let Step::IntoPool { from } = self.steps[pool] else {
-                        unreachable!("the pool is entered from nodes only")
-                    };
-                    path.pass = Some((usize::from(from), path.start));
-                    path.start = usize::from(from);
-                }
-                Step::IntoPool { .. } => unreachable!("a path passes the pool as a whole"),
-            }
-        }
+    /// The label of a node, or of the pool, which comes after the nodes.
+    pub(super) fn label(&self, vertex: usize) -> Label {
+        self.labels[vertex]
     }
 
-    fn relax(&mut self, vertex: usize, label: i64, step: Step) {
+    /// Which partitions each node held when the search ran.
+    pub(super) fn holdings(&self) -> &Holdings {
+        &self.holdings
+    }
+
+    fn relax(&mut self, vertex: usize, label: Label) {
         if label >= self.labels[vertex] {
             return;
         }
         self.labels[vertex] = label;
-        self.steps[vertex] = step;
         if !self.queued[vertex] {
             self.queued[vertex] = true;
             self.queue.push_back(vertex);
@@ -122,38 +101,38 @@ impl Search {
     }
 
     fn leave_pool(&mut self, plan: &Plan) {
-        let label = self.labels[plan.nodes()] + 1;
+        let label = self.labels[plan.nodes()].plus(0);
         for node in (0..plan.nodes()).filter(|&node| plan.has_spare(node)) {
-            self.relax(node, label, Step::OutOfPool);
+            self.relax(node, label);
         }
     }
 
-    fn leave_node(&mut self, plan: &Plan, holdings: &Holdings, node: usize) {
-        let label = self.labels[node] + 1;
+    fn leave_node(&mut self, plan: &Plan, node: usize) {
+        let label = self.labels[node];
         let from = node as NodeIndex;
         if plan.has_room(node) {
-            self.relax(plan.nodes(), label, Step::IntoPool { from });
+            self.relax(plan.nodes(), label.plus(0));
         }
         let mut open: [Option<Open>; 2] = [None, None];
-        for &partition in holdings.of(node) {
-            let step = Step::Swap { partition, from };
-            let partition = partition as usize;
+        for held in 0..self.holdings.of(node).len() {
+            let partition = self.holdings.of(node)[held] as usize;
             let old = plan.previous.row(partition);
-            let cost = usize::from(old.contains(&from));
-            let label = label + cost as i64 * COST;
+            let cost = old.contains(&from);
             for &to in old {
                 if plan.may_swap(Swap { partition, from, to }) {
-                    self.relax(usize::from(to), label - COST, step);
+                    self.relax(usize::from(to), label.plus(i64::from(cost) - 1));
                 }
             }
-            let open = open[cost].get_or_insert_with(|| Open::new(plan, &self.labels, label));
-            open.reach(plan, partition, from, |to| self.relax(to, label, step));
+            let label = label.plus(i64::from(cost));
+            let open =
+                open[usize::from(cost)].get_or_insert_with(|| Open::new(plan, &self.labels, label));
+            open.reach(plan, partition, from, |to| self.relax(to, label));
         }
     }
 }
 
-/// Which partitions each node holds.
-struct Holdings {
+/// Which partitions each node held at the start of a search.
+pub(super) struct Holdings {
     starts: Vec<u32>,
     partitions: Vec<u32>,
 }
@@ -178,7 +157,7 @@ impl Holdings {
         Self { starts, partitions }
     }
 
-    fn of(&self, node: usize) -> &[u32] {
+    pub(super) fn of(&self, node: usize) -> &[u32] {
         &self.partitions[self.starts[node] as usize..self.starts[node + 1] as usize]
     }
 }
@@ -189,7 +168,7 @@ struct Open {
 }
 
 impl Open {
-    fn new(plan: &Plan, labels: &[i64], label: i64) -> Self {
+    fn new(plan: &Plan, labels: &[Label], label: Label) -> Self {
         let improvable = |node: &&NodeIndex| labels[usize::from(**node)] > label;
         let zones = plan.ideal.zones.iter().enumerate();
         let zones = zones

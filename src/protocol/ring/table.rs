@@ -233,3 +233,6 @@ fn is_set(row: &[NodeIndex], nodes: usize) -> bool {
     let known = row.iter().all(|&node| usize::from(node) < nodes);
     known && row.iter().enumerate().all(|(place, node)| !row[..place].contains(node))
 }
+
+#[cfg(test)]
+mod tests;

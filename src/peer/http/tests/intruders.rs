@@ -108,6 +108,28 @@ async fn frames_sent_along_with_the_upgrade_are_read() {
 }
 
 #[tokio::test]
+async fn who_reads_no_answers_is_read_no_more_until_it_does() {
+    const COUNT: usize = 1024;
+    let node = Node::with(HttpOptions { max_queue_bytes: 1 << 20, ..HttpOptions::default() });
+    let (mut reader, mut writer) = upgraded(&node).await.into_split();
+    let request = encoded(FrameKind::Request, &[7; 64 << 10]);
+    let answers_bytes = COUNT * request.len();
+    let writing = tokio::spawn(async move {
+        for _ in 0..COUNT {
+            writer.write_all(&request).await.expect("the node reads at last");
+        }
+        writer
+    });
+    // Nothing tells that nothing more is read. Too short a wait would miss a fault, not invent one.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let read = node.server.statistics().bytes_received;
+    assert!(read < answers_bytes as u64 / 2, "{read}");
+    let mut answers = vec![0; answers_bytes];
+    timeout(LONG, reader.read_exact(&mut answers)).await.expect("no hang").expect("all answers");
+    writing.await.expect("no panic");
+}
+
+#[tokio::test]
 async fn half_a_frame_and_silence_hold_up_nobody() {
     let node = Node::new();
     let mut stream = upgraded(&node).await;

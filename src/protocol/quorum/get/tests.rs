@@ -79,10 +79,7 @@ fn at_level_all_one_stale_replica_of_three_does_not_hold_up_the_answer() {
     get.answered(r(1), Answer::Digest(new.digest()));
     get.answered(r(2), Answer::Digest(new.digest()));
     let fetch = get.answered(r(0), Answer::Full(Writes::of(&[1])));
-    assert_eq!(
-        fetch,
-        [GetCommand::Ask(r(1), Want::Full), GetCommand::Ask(r(2), Want::Full)]
-    );
+    assert_eq!(fetch, [GetCommand::Ask(r(1), Want::Full), GetCommand::Ask(r(2), Want::Full)]);
     get.answered(r(1), Answer::Full(new.clone()));
     assert_eq!(get.answered(r(2), Answer::Full(new.clone())), [GetCommand::Finish]);
     let finished = get.finish();

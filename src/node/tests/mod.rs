@@ -1,0 +1,7 @@
+//! Whole clusters of real nodes in one process: stores in memory, a network with faults to inject,
+//! paused time. What is tested here is behaviour across nodes; single parts have their own tests.
+
+mod durability;
+mod faults;
+mod quorums;
+mod world;

@@ -1,0 +1,339 @@
+//! A cluster in one process.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::config::{InitialNode, Overrides, Settings};
+use crate::node::operation::{Get, GetAnswer, Service, Terms, Write};
+use crate::node::{Clock, Node, Randomness, Seams, StartError};
+use crate::peer::loopback::LoopbackNetwork;
+use crate::peer::{Handler, PeerAddress};
+use crate::protocol::causality::{Content, Shown, Value};
+use crate::protocol::operation::{Condition, OperationError, Seen, WriteAnswer};
+use crate::storage::{BoxFuture, Durability, MemoryStore, Store};
+use crate::telemetry::Metrics;
+use crate::types::{Bucket, Key, KeyPath, Level, NodeId, PartitionCount, RequestId, Weight, Zone};
+
+/// Wall time that follows the paused clock.
+struct TestClock(Instant);
+
+impl Clock for TestClock {
+    fn wall_ms(&self) -> u64 {
+        1_700_000_000_000 + self.0.elapsed().as_millis() as u64
+    }
+}
+
+/// Hands messages to a node that is made after its transport.
+#[derive(Default)]
+struct LateHandler(OnceLock<Weak<Node>>);
+
+impl LateHandler {
+    fn node(&self) -> Option<Arc<Node>> {
+        self.0.get().and_then(Weak::upgrade)
+    }
+}
+
+impl Handler for LateHandler {
+    fn call(self: Arc<Self>, request: Bytes) -> BoxFuture<'static, Bytes> {
+        match self.node() {
+            Some(node) => node.call(request),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+
+    fn receive(&self, message: Bytes) {
+        if let Some(node) = self.node() {
+            node.receive(message);
+        }
+    }
+}
+
+/// One running node.
+pub(super) struct Member {
+    pub(super) node: Arc<Node>,
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// A cluster, its network and its disks.
+pub(super) struct World {
+    pub(super) network: LoopbackNetwork,
+    members: BTreeMap<usize, Member>,
+    /// What is on the disks of nodes that don't run.
+    disks: BTreeMap<usize, MemoryStore>,
+    template: Settings,
+    size: usize,
+    starts: u64,
+}
+
+pub(super) fn id(i: usize) -> NodeId {
+    NodeId::new(&format!("node-{i}")).expect("valid")
+}
+
+pub(super) fn address(i: usize) -> PeerAddress {
+    PeerAddress::new(&format!("127.0.0.1:{}", 9000 + i)).expect("valid")
+}
+
+pub(super) fn path(bucket: &str, key: &str) -> KeyPath {
+    let bucket = Bucket::new(bucket).expect("valid");
+    KeyPath { bucket, key: Key::new(key.as_bytes().to_vec()).expect("valid") }
+}
+
+impl World {
+    /// `size` nodes, 1 to `size`, not started.
+    pub(super) fn new(size: usize) -> Self {
+        let loaded = Settings::load(None, std::iter::empty(), Overrides::default());
+        let mut template = loaded.expect("the defaults are right").settings;
+        template.partitions = PartitionCount::new(16).expect("a power of two");
+        template.initial_nodes = (1..=size)
+            .map(|i| InitialNode {
+                id: id(i),
+                peer: address(i),
+                zone: Zone::default(),
+                weight: Weight::default(),
+            })
+            .collect();
+        Self {
+            network: LoopbackNetwork::new(7),
+            members: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            template,
+            size,
+            starts: 0,
+        }
+    }
+
+    /// Changes the settings of all nodes that start from now on.
+    pub(super) fn configure(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.template);
+        self
+    }
+
+    pub(super) fn durability(&self) -> Durability {
+        self.template.durability
+    }
+
+    /// All nodes, started and serving.
+    pub(super) async fn started(mut self) -> Self {
+        let all: Vec<usize> = (1..=self.size).collect();
+        self.start(&all).await;
+        self
+    }
+
+    /// Starts nodes at once; they must come to serve.
+    pub(super) async fn start(&mut self, which: &[usize]) {
+        for outcome in self.try_start(which).await {
+            outcome.expect("it starts");
+        }
+    }
+
+    /// Starts nodes at once.
+    pub(super) async fn try_start(&mut self, which: &[usize]) -> Vec<Result<(), StartError>> {
+        let mut opened = Vec::new();
+        for i in which {
+            opened.push(self.open(*i).await);
+        }
+        let starts = opened.iter().map(|outcome| async move {
+            match outcome {
+                Ok(member) => member.node.start().await,
+                Err(_) => Ok(()),
+            }
+        });
+        let started = join_all(starts).await;
+        let mut outcomes = Vec::new();
+        for ((i, opened), started) in which.iter().zip(opened).zip(started) {
+            outcomes.push(opened.map(|member| drop(self.members.insert(*i, member))).and(started));
+        }
+        outcomes
+    }
+
+    async fn open(&mut self, i: usize) -> Result<Member, StartError> {
+        let disk = self.disks.remove(&i);
+        let store = Arc::new(disk.unwrap_or_else(|| MemoryStore::new(self.durability())));
+        let handler = Arc::new(LateHandler::default());
+        let mut settings = self.template.clone();
+        settings.id = id(i);
+        settings.advertise_peer = address(i);
+        self.starts += 1;
+        let metrics = Arc::new(Metrics::new());
+        let seams = Seams {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            transport: self.network.attach(address(i), Arc::clone(&handler) as Arc<dyn Handler>),
+            clock: Arc::new(TestClock(Instant::now())),
+            random: Randomness::from_seed(1_000 * self.starts + i as u64),
+            metrics: Arc::clone(&metrics),
+            has_lost_data: false,
+        };
+        let node = Node::open(Arc::new(settings), seams).await?;
+        let is_first = handler.0.set(Arc::downgrade(&node)).is_ok();
+        assert!(is_first, "a handler serves one node");
+        Ok(Member { node, store, metrics })
+    }
+
+    pub(super) fn member(&self, i: usize) -> &Member {
+        &self.members[&i]
+    }
+
+    /// Pulls the plug: only what was synced is found again.
+    pub(super) fn crash(&mut self, i: usize) {
+        let member = self.members.remove(&i).expect("it runs");
+        self.network.detach(&address(i));
+        self.disks.insert(i, member.store.crash());
+    }
+
+    /// Stops a node cleanly.
+    pub(super) async fn stop(&mut self, i: usize) {
+        let member = self.members.remove(&i).expect("it runs");
+        member.node.stop().await;
+        self.network.detach(&address(i));
+        self.disks.insert(i, member.store.crash());
+    }
+
+    /// Takes the disk out of a node that does not run.
+    pub(super) fn take_disk(&mut self, i: usize) -> MemoryStore {
+        self.disks.remove(&i).expect("it stopped")
+    }
+
+    /// Puts a disk into a node that does not run.
+    pub(super) fn put_disk(&mut self, i: usize, disk: MemoryStore) {
+        assert!(!self.members.contains_key(&i), "it runs");
+        self.disks.insert(i, disk);
+    }
+
+    /// Lets the failure detectors come to a view.
+    pub(super) async fn settle(&self) {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+
+    /// How often actors were retired on a node.
+    pub(super) fn retired(&self, i: usize) -> f64 {
+        self.metric(i, "starling_actors_retired_total")
+    }
+
+    /// The sum of a metric over its labels.
+    pub(super) fn metric(&self, i: usize, name: &str) -> f64 {
+        let text = self.members[&i].metrics.encode();
+        let is_it =
+            |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let value = |line: &str| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok());
+        text.lines().filter(is_it).filter_map(value).sum()
+    }
+
+    pub(super) fn put(&self, through: usize, key: &KeyPath, value: &str) -> Request<'_> {
+        let body = Bytes::copy_from_slice(value.as_bytes());
+        let content = Content::Value(Value { body, ..Value::default() });
+        self.request(through, key, content)
+    }
+
+    pub(super) fn delete(&self, through: usize, key: &KeyPath) -> Request<'_> {
+        self.request(through, key, Content::Tombstone)
+    }
+
+    fn request(&self, through: usize, key: &KeyPath, content: Content) -> Request<'_> {
+        Request {
+            world: self,
+            through,
+            write: Write {
+                path: key.clone(),
+                content,
+                seen: Seen::OwnRead,
+                conditions: Vec::new(),
+                terms: terms(None),
+            },
+        }
+    }
+
+    /// Reads at a level.
+    pub(super) async fn get_at(
+        &self,
+        through: usize,
+        key: &KeyPath,
+        level: Level,
+    ) -> Result<GetAnswer, OperationError> {
+        let get = Get { path: key.clone(), version: None, terms: terms(Some(level)) };
+        self.members[&through].node.get(get).await
+    }
+
+    /// Reads at quorum.
+    pub(super) async fn get(&self, through: usize, key: &KeyPath) -> GetAnswer {
+        self.get_at(through, key, Level::Quorum).await.expect("the read succeeds")
+    }
+
+    /// The values that a quorum read shows, sorted.
+    pub(super) async fn values(&self, through: usize, key: &KeyPath) -> Vec<String> {
+        values_of(&self.get(through, key).await)
+    }
+}
+
+/// The values that an answer shows, sorted; `-` for a tombstone beside a value.
+pub(super) fn values_of(answer: &GetAnswer) -> Vec<String> {
+    let versions = match &answer.shown {
+        Shown::Nothing { .. } => Vec::new(),
+        Shown::One(version) => vec![version],
+        Shown::Siblings(versions) => versions.iter().collect(),
+    };
+    let text = |value: &Value| String::from_utf8_lossy(&value.body).into_owned();
+    let mut values: Vec<String> =
+        versions.into_iter().map(|v| v.value().map_or("-".into(), text)).collect();
+    values.sort();
+    values
+}
+
+pub(super) fn terms(level: Option<Level>) -> Terms {
+    Terms {
+        level,
+        sloppy: None,
+        deadline: Instant::now() + Duration::from_secs(5),
+        request_id: RequestId::from_random(1),
+    }
+}
+
+/// A write to be sent.
+pub(super) struct Request<'a> {
+    world: &'a World,
+    through: usize,
+    write: Write,
+}
+
+impl Request<'_> {
+    pub(super) fn level(mut self, level: Level) -> Self {
+        self.write.terms.level = Some(level);
+        self
+    }
+
+    pub(super) fn within(mut self, timeout: Duration) -> Self {
+        self.write.terms.deadline = Instant::now() + timeout;
+        self
+    }
+
+    /// With the context that an answer brought.
+    pub(super) fn context(mut self, token: &str) -> Self {
+        let node = &self.world.members[&self.through].node;
+        let context = node.open_context(token, &self.write.path).expect("our own token");
+        self.write.seen = Seen::Token(context);
+        self
+    }
+
+    pub(super) fn seen_nothing(mut self) -> Self {
+        self.write.seen = Seen::Nothing;
+        self
+    }
+
+    pub(super) fn only_if(mut self, condition: Condition) -> Self {
+        self.write.conditions.push(condition);
+        self
+    }
+
+    pub(super) async fn send(self) -> Result<WriteAnswer, OperationError> {
+        self.world.members[&self.through].node.write(self.write).await
+    }
+
+    pub(super) async fn ok(self) -> WriteAnswer {
+        self.send().await.expect("the write succeeds")
+    }
+}

@@ -1,0 +1,132 @@
+//! Everything besides keys.
+
+use serde_json::json;
+use starling::http::error::ABOUT;
+use starling::http::router::ROUTES;
+
+use crate::node::Server;
+
+#[tokio::test]
+async fn health_readiness_and_metrics() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    assert_eq!(client.ask("GET", "/healthz", &[]).await.status, 200);
+    assert_eq!(client.ask("GET", "/readyz", &[]).await.status, 200);
+    let metrics = client.ask("GET", "/metrics", &[]).await;
+    assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert!(metrics.body.starts_with(b"# TYPE starling_up"));
+    *server.script.not_ready.lock().expect("no panic") = Some("no layout yet".into());
+    let reply = client.ask("GET", "/readyz", &[]).await;
+    assert_eq!((reply.status, reply.problem().as_str()), (503, "not-ready"));
+    assert_eq!(reply.json()["detail"], "no layout yet");
+    assert_eq!(client.ask("GET", "/healthz", &[]).await.status, 200);
+    let reply = client.ask("GET", "/v1/cluster", &[]).await;
+    assert_eq!((reply.status, reply.problem().as_str()), (503, "not-ready"));
+}
+
+#[tokio::test]
+async fn cluster_ring_explain_and_buckets_are_json() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    for target in [
+        "/v1/cluster",
+        "/v1/cluster/ring",
+        "/v1/cluster/ring?n=3",
+        "/v1/explain/b/k",
+        "/v1/explain64/b/aw?timeout=2s",
+        "/v1/buckets",
+        "/v1/buckets/any",
+        "/openapi.json",
+    ] {
+        let reply = client.ask("GET", target, &[]).await;
+        assert_eq!(reply.status, 200, "{target}: {reply:?}");
+        assert_eq!(reply.header("content-type"), Some("application/json"), "{target}");
+        assert!(reply.header("starling-request-id").is_some());
+        let head = client.ask("HEAD", target, &[]).await;
+        let len = reply.body.len().to_string();
+        assert_eq!((head.status, head.header("content-length")), (200, Some(&*len)), "{target}");
+    }
+    let bucket = json!({
+        "n": 3, "r": "quorum", "w": 2, "resolve": "siblings", "sloppy": false
+    });
+    assert_eq!(client.ask("GET", "/v1/buckets/any", &[]).await.json(), bucket);
+    let all = client.ask("GET", "/v1/buckets", &[]).await.json();
+    assert_eq!(all, json!({"buckets": {"named": bucket}}));
+    let cluster = client.ask("GET", "/v1/cluster", &[]).await.json();
+    assert_eq!((&cluster["epoch"], &cluster["transition"]), (&json!(7), &json!(null)));
+    assert_eq!(cluster["nodes"][0]["state"], "up");
+    for n in ["0", "x", "5", "256", "+3", "03", ""] {
+        let reply = client.ask("GET", &format!("/v1/cluster/ring?n={n}"), &[]).await;
+        assert_eq!((reply.status, reply.problem().as_str()), (400, "invalid-parameter"), "{n}");
+    }
+    let reply = client.ask("GET", "/v1/buckets/.bad", &[]).await;
+    assert_eq!((reply.status, reply.problem().as_str()), (400, "invalid-bucket"));
+}
+
+#[tokio::test]
+async fn what_comes_later_is_501_after_the_request_is_checked() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let json = [("Content-Type", "application/json; charset=utf-8")];
+    for (method, target) in
+        [("POST", "/v1/cluster/plan"), ("POST", "/v1/cluster/apply"), ("PUT", "/v1/buckets/b")]
+    {
+        let reply = client.ask_with((method, target), &json, "{}").await;
+        assert_eq!((reply.status, reply.problem().as_str()), (501, "not-implemented"));
+        for other in [&[][..], &[("Content-Type", "text/plain")]] {
+            let reply = client.ask_with((method, target), other, "{}").await;
+            assert_eq!((reply.status, reply.problem().as_str()), (415, "unsupported-media-type"));
+        }
+        let mut large = server.client().await;
+        let reply = large.ask_with((method, target), &json, vec![b' '; 1_048_577]).await;
+        assert_eq!((reply.status, reply.problem().as_str()), (413, "value-too-large"));
+    }
+    for (method, target) in [
+        ("POST", "/v1/cluster/abort"),
+        ("GET", "/v1/repair"),
+        ("POST", "/v1/repair"),
+        ("DELETE", "/v1/buckets/b"),
+    ] {
+        let reply = client.ask(method, target, &[]).await;
+        assert_eq!((reply.status, reply.problem().as_str()), (501, "not-implemented"));
+    }
+}
+
+#[tokio::test]
+async fn every_code_has_its_page() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    for about in &ABOUT {
+        let reply = client.ask("GET", &format!("/errors/{}", about.name), &[]).await;
+        assert_eq!(reply.status, 200);
+        let page = reply.json();
+        assert_eq!(
+            (&page["code"], &page["status"]),
+            (&about.name.into(), &about.status.as_u16().into())
+        );
+        assert!(page["what_to_do"].as_str().is_some_and(|text| !text.is_empty()));
+    }
+    let reply = client.ask("GET", "/errors/unheard-of", &[]).await;
+    assert_eq!((reply.status, reply.problem().as_str()), (404, "no-such-route"));
+}
+
+#[tokio::test]
+async fn the_description_names_what_the_server_answers() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let description = client.ask("GET", "/openapi.json", &[]).await.json();
+    for route in &ROUTES {
+        let filled = route.template.replace("{bucket}", "b").replace("{key}", "aw");
+        let target = filled.replace("{code}", "internal");
+        for method in ["GET", "HEAD", "PUT", "DELETE", "POST"] {
+            let reply = client.ask(method, &target, &[]).await;
+            let item = &description["paths"][route.template][method.to_lowercase()];
+            if item.is_null() {
+                assert_eq!(reply.status, 405, "{method} {target}");
+                continue;
+            }
+            let described = &item["responses"][reply.status.to_string()];
+            assert!(!described.is_null(), "{method} {target}: {}", reply.status);
+        }
+    }
+}
