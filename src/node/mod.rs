@@ -18,6 +18,7 @@ mod locks;
 mod membership;
 mod mend;
 pub mod operation;
+mod pulse;
 mod replica;
 mod seams;
 mod service;
@@ -41,6 +42,7 @@ use self::latency::HedgeBudget;
 use self::layout::Layout;
 use self::locks::KeyLocks;
 use self::membership::Membership;
+use self::pulse::Pulse;
 use self::vnodes::Vnodes;
 use crate::config::Settings;
 use crate::peer::Transport;
@@ -85,6 +87,7 @@ pub struct Node {
     hedging: HedgeBudget,
     membership: Membership,
     disk: DiskWatch,
+    pulse: Pulse,
     /// Told when a vnode became incomplete.
     mend: Notify,
     /// An actor was retired in memory only: this run must not end as a clean one.

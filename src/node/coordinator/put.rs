@@ -165,7 +165,8 @@ impl Node {
         level: WriteLevel,
     ) -> Result<Option<(Summary, Acks)>, OperationError> {
         let is_needed = job.seen == Seen::OwnRead || !job.conditions.is_empty();
-        if !is_needed || level.get() == 1 {
+        let local_suffices = level.get() == 1 && !self.vnodes.is_incomplete(set.vnode);
+        if !is_needed || local_suffices {
             return Ok(None);
         }
         let read = ReadJob {
