@@ -2,7 +2,7 @@
 //!
 //! Written against four seams only (`Store`, `Transport`, tokio's time with [`Clock`] for wall
 //! time, [`Randomness`]), so that the very same code runs in production and in a simulation. The
-//! life of a node is in [`start`].
+//! life of a node is in `start.rs`.
 
 mod calls;
 mod coordinator;

@@ -89,9 +89,9 @@ enum Unreadable {
 #[derive(Clone, Debug)]
 pub(super) enum MintError {
     /// The conditions do not hold for what is there.
-    Condition(Summary),
+    Condition(Box<Summary>),
     /// It would leave too many versions; these are there.
-    TooManySiblings(Summary),
+    TooManySiblings(Box<Summary>),
     /// This replica can't.
     Refused(Refusal),
 }
@@ -178,7 +178,7 @@ impl Node {
         let stamp = self.next_stamp();
         let dot = record.update(&seen, mint.content, stamp, minter.actor, minter.floor);
         if is_put && record.versions().len() > self.settings.max_siblings {
-            return Err(MintError::TooManySiblings(before));
+            return Err(MintError::TooManySiblings(Box::new(before)));
         }
         let stored = record.to_stored_bytes();
         let committed = Some(self.commit(place, stored.clone(), guard, Carries::MintedDot));
@@ -398,5 +398,9 @@ pub(super) fn check_conditions(
         Condition::SetIsOneOf(sets) => is_live && sets.contains(&set),
         Condition::SetIsNoneOf(sets) => !is_live || !sets.contains(&set),
     };
-    if conditions.iter().all(holds) { Ok(()) } else { Err(MintError::Condition(versions.clone())) }
+    if conditions.iter().all(holds) {
+        Ok(())
+    } else {
+        Err(MintError::Condition(Box::new(versions.clone())))
+    }
 }
