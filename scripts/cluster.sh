@@ -211,8 +211,10 @@ cmd_wipe() {
     rm -rf "${dir:?}/data"
     mkdir "$dir/data"
     start "$1"
-    say "node-$1 starts with an empty disk. To the others it is a stranger under a known name: it"
-    say "serves nothing, and its log says that it asks to be replaced ($dir/log)."
+    say "node-$1 starts with an empty disk. To the others it is a stranger under a known name: it must"
+    say "not serve, as it lacks what it once acknowledged, and asks to be replaced."
+    sleep 2
+    say "The end of its log: $(tail -n 1 "$dir/log")"
 }
 
 main() {

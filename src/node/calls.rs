@@ -11,7 +11,27 @@ use super::layout::Peer;
 use crate::peer::messages::{Answer, Envelope, Refusal, Reply, Request, decode, encode};
 use crate::peer::{CallError, Lane, PeerAddress};
 use crate::protocol::operation::ReplicaOutcome;
-use crate::types::RequestId;
+use crate::types::{DataIncarnation, RequestId};
+
+/// What a forwarded write leaves of its time for the way back.
+const FORWARD_MARGIN: Duration = Duration::from_millis(50);
+
+/// A request on its way to an address.
+pub(super) struct Outgoing {
+    /// The data directory that is meant, where it is known.
+    pub(super) to: Option<DataIncarnation>,
+    pub(super) lane: Lane,
+    pub(super) request: Request,
+    pub(super) deadline: Instant,
+    pub(super) request_id: Option<RequestId>,
+}
+
+impl Outgoing {
+    /// A message about the cluster itself, to whoever answers.
+    pub(super) fn control(request: Request, deadline: Instant) -> Self {
+        Self { to: None, lane: Lane::Control, request, deadline, request_id: None }
+    }
+}
 
 /// Why a peer did not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,7 +110,9 @@ impl Node {
     ) -> Result<Answer, PeerFailure> {
         let (name, lane) = request.kind();
         let begun = Instant::now();
-        let reply = self.call_address(&peer.address, lane, request, deadline, request_id).await;
+        let to = Some(peer.incarnation);
+        let outgoing = Outgoing { to, lane, request, deadline, request_id };
+        let reply = self.call_address(&peer.address, outgoing).await;
         let took = begun.elapsed();
         let outcome = match &reply {
             Ok(_) => {
@@ -112,15 +134,18 @@ impl Node {
     pub(super) async fn call_address(
         &self,
         address: &PeerAddress,
-        lane: Lane,
-        request: Request,
-        deadline: Instant,
-        request_id: Option<RequestId>,
+        outgoing: Outgoing,
     ) -> Result<Answer, PeerFailure> {
-        let timeout = deadline.saturating_duration_since(Instant::now());
+        let Outgoing { to, lane, request, deadline, request_id } = outgoing;
+        let mut timeout = deadline.saturating_duration_since(Instant::now());
+        if matches!(request, Request::Write(_)) {
+            // So that the replica's own word on a write that it could not finish gets here in time.
+            timeout -= FORWARD_MARGIN.min(timeout / 10);
+        }
         let envelope = Envelope {
             from: self.settings.id.clone(),
             incarnation: self.opened.identity.incarnation,
+            to,
             stamp: self.layout().map(|layout| layout.stamp),
             timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
             request_id,

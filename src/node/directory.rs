@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::seams::Randomness;
+use crate::peer::messages::PastBoot;
 use crate::protocol::cluster::ClusterState;
 use crate::storage::schema::{FORMAT, MetaKey};
 use crate::storage::{
@@ -28,15 +29,20 @@ pub struct Identity {
     pub incarnation: DataIncarnation,
 }
 
+/// Starts that a directory remembers: peers tell by them whether it is the one they knew.
+const HISTORY: usize = 64;
+
 /// One start of a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boot {
     /// Which start.
-    pub number: BootNumber,
-    /// Drawn at it.
-    pub nonce: u64,
+    pub this: PastBoot,
+    /// Those before it, the latest first.
+    pub history: Vec<PastBoot>,
     /// With which durability it ran: decides what an unclean stop may have lost.
     pub durability: Durability,
+    /// An earlier stop may have lost acknowledged data, and the vnodes are not yet marked.
+    pub may_lack_writes: bool,
 }
 
 /// The last thing a clean run writes.
@@ -51,12 +57,10 @@ struct CleanStop {
 /// What a node knows of a peer's starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerBoot {
-    /// The greatest number it has shown.
-    pub number: BootNumber,
-    /// The nonce of that start.
-    pub nonce: u64,
-    /// What was known before that start.
-    pub before: Option<BootNumber>,
+    /// The last one it has shown.
+    pub last: PastBoot,
+    /// What was known before that one.
+    pub before: Option<PastBoot>,
 }
 
 /// What was found when a directory was opened.
@@ -131,11 +135,10 @@ impl<'a> Directory<'a> {
         let identity = self.check(node).await?;
         let previous: Option<Boot> = self.read(&MetaKey::Boot).await?;
         let marker: Option<CleanStop> = self.read(&MetaKey::CleanStop).await?;
-        let is_clean = marker.zip(previous).is_some_and(|(marker, boot)| {
-            marker.boot == boot.number && marker.sequence + 1 == sequence
+        let is_clean = marker.zip(previous.as_ref()).is_some_and(|(marker, boot)| {
+            marker.boot == boot.this.number && marker.sequence + 1 == sequence
         });
-        let number = previous.map_or(BootNumber::new(1), |boot| boot.number.next());
-        let boot = Boot { number, nonce: random.u64(), durability };
+        let boot = next_boot(previous.as_ref(), is_clean, durability, random.u64());
         let is_new = identity.is_none();
         let identity = identity.unwrap_or_else(|| Identity {
             node: node.clone(),
@@ -175,6 +178,11 @@ impl<'a> Directory<'a> {
             }
             identity => Ok(identity),
         }
+    }
+
+    /// Keeps that every vnode which may lack acknowledged data is marked now; fsynced.
+    pub(super) async fn note_marked(self, boot: &Boot) -> Result<(), CommitError> {
+        self.write(MetaKey::Boot, &Boot { may_lack_writes: false, ..boot.clone() }).await
     }
 
     /// Everything drawn before `era` is retired; fsynced.
@@ -243,6 +251,22 @@ impl<'a> Directory<'a> {
         let mut batch = Batch::default();
         put(&mut batch, key, value);
         self.store.commit(batch, Syncing::Always).await
+    }
+}
+
+/// The start after `previous`.
+fn next_boot(previous: Option<&Boot>, is_clean: bool, durability: Durability, nonce: u64) -> Boot {
+    let Some(previous) = previous else {
+        let this = PastBoot { number: BootNumber::new(1), nonce };
+        return Boot { this, history: Vec::new(), durability, may_lack_writes: false };
+    };
+    let lost_now = !is_clean && previous.durability != Durability::Sync;
+    let earlier = previous.history.iter().copied().take(HISTORY - 1);
+    Boot {
+        this: PastBoot { number: previous.this.number.next(), nonce },
+        history: std::iter::once(previous.this).chain(earlier).collect(),
+        durability,
+        may_lack_writes: previous.may_lack_writes || lost_now,
     }
 }
 

@@ -11,21 +11,30 @@ use crate::storage::Store;
 /// How often the free space is looked at. The floor must be more than what is written in between.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Whether the disk is below its floor.
+/// How often in a row the store must fail to sync before it is given up.
+const FAILURES: u32 = 4;
+
+/// Whether the disk is below its floor, and whether the store still writes.
 #[derive(Debug)]
 pub(super) struct DiskWatch {
     min_free_bytes: u64,
     is_full: AtomicBool,
+    is_suspect: AtomicBool,
 }
 
 impl DiskWatch {
     pub(super) fn new(min_free_bytes: u64) -> Self {
-        Self { min_free_bytes, is_full: AtomicBool::new(false) }
+        Self { min_free_bytes, is_full: AtomicBool::new(false), is_suspect: AtomicBool::new(false) }
     }
 
     /// Whether writes are to be refused.
     pub(super) fn is_full(&self) -> bool {
         self.is_full.load(Ordering::Relaxed)
+    }
+
+    /// A write failed with an unknown outcome: the next look tries whether the store still works.
+    pub(super) fn suspect(&self) {
+        self.is_suspect.store(true, Ordering::Relaxed);
     }
 
     /// Looks at the disk. Where it can't be asked, what was known stays.
@@ -47,17 +56,41 @@ impl DiskWatch {
 }
 
 impl Node {
+    /// After a failed write: tries whether the store works again. A store that goes on failing
+    /// makes the node stop serving, so that requests go to others and somebody looks at the disk.
+    async fn probe_store(&self, failures: u32) -> u32 {
+        if !self.disk.is_suspect.load(Ordering::Relaxed) {
+            return 0;
+        }
+        match self.store.sync().await {
+            Ok(()) => {
+                self.disk.is_suspect.store(false, Ordering::Relaxed);
+                0
+            }
+            Err(_) if self.disk.is_full() => 0,
+            Err(error) if failures + 1 >= FAILURES => {
+                self.refuse(&format!(
+                    "the store writes no more ({error}); check the disk, then restart the node"
+                ));
+                0
+            }
+            Err(_) => failures + 1,
+        }
+    }
+
     /// Watches the free space until the node stops.
     pub(super) fn spawn_disk_watch(self: &Arc<Self>) {
         let node = Arc::clone(self);
         tokio::spawn(async move {
             let mut phase = node.phase();
+            let mut failures = 0;
             loop {
                 let stopping = phase.wait_for(|phase| *phase == Phase::Stopping);
                 if tokio::time::timeout(LOOK_EVERY, stopping).await.is_ok() {
                     return;
                 }
                 node.disk.look(&*node.store);
+                failures = node.probe_store(failures).await;
             }
         });
     }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::calls::Outgoing;
 use super::directory::Directory;
 use super::start::StartError;
 use super::{Node, Phase};
 use crate::config::InitialNode;
+use crate::peer::PeerAddress;
 use crate::peer::messages::{Answer, Refusal, Reply, Request};
-use crate::peer::{Lane, PeerAddress};
 use crate::protocol::cluster::ClusterState;
 use crate::protocol::cluster::formation::{
     Formation, FormationError, Founder, FoundingTerms, Next, Offer,
@@ -43,6 +44,7 @@ impl Node {
         );
         *self.formation.lock().unwrap_or_else(PoisonError::into_inner) = Some(formation);
         let directory = Directory::new(&*self.store);
+        let mut asked = Vec::new();
         loop {
             match self.with_formation(|formation| formation.next()) {
                 Next::Promise(cluster) => {
@@ -55,11 +57,12 @@ impl Node {
                     return Ok(*state);
                 }
                 Next::Ask(nodes) => {
-                    self.wait_for(&nodes);
-                    let asked = self.ask_founders(&nodes).await?;
-                    if asked < nodes.len() {
+                    if nodes == asked {
                         tokio::time::sleep(ASK_EVERY).await;
                     }
+                    self.wait_for(&nodes);
+                    self.ask_founders(&nodes).await?;
+                    asked = nodes;
                 }
             }
         }
@@ -114,28 +117,32 @@ impl Node {
         settings.initial_nodes.iter().map(founder).collect()
     }
 
-    /// Asks nodes for their offers; how many gave one.
-    async fn ask_founders(self: &Arc<Self>, nodes: &[NodeId]) -> Result<usize, FormationError> {
+    /// Asks nodes for their offers.
+    async fn ask_founders(self: &Arc<Self>, nodes: &[NodeId]) -> Result<(), FormationError> {
         let deadline = Instant::now() + ASK_TIMEOUT;
         let asks: Vec<_> = self
             .settings
             .initial_nodes
             .iter()
             .filter(|node| nodes.contains(&node.id))
-            .map(|node| self.ask_founder(node.peer.clone(), deadline))
+            .map(|node| async {
+                let offer = self.ask_founder(node.peer.clone(), deadline).await;
+                offer.map(|offer| (node.id.clone(), offer))
+            })
             .collect();
-        let mut given = 0;
-        for offer in futures_util::future::join_all(asks).await.into_iter().flatten() {
-            given += 1;
+        for (asked, offer) in futures_util::future::join_all(asks).await.into_iter().flatten() {
+            if offer.from != asked {
+                return Err(FormationError::Stranger(offer.from));
+            }
             self.with_formation(|formation| formation.take(&offer))?;
         }
-        Ok(given)
+        Ok(())
     }
 
     async fn ask_founder(self: &Arc<Self>, peer: PeerAddress, deadline: Instant) -> Option<Offer> {
         let offer = self.with_formation(|formation| formation.offer());
         let request = Request::Found(Box::new(offer));
-        match self.call_address(&peer, Lane::Control, request, deadline, None).await {
+        match self.call_address(&peer, Outgoing::control(request, deadline)).await {
             Ok(Answer::Offer(offer)) => Some(*offer),
             Ok(_) => None,
             Err(failure) => {

@@ -1,6 +1,12 @@
 //! Greetings: boot numbers that peers keep, so that a data directory which was rolled back or
 //! copied does not pass as the one it was (correctness, section 2, retirement 3; section 7,
 //! rule 8).
+//!
+//! A start tells its own number and nonce and those of the starts before it. A peer that has seen
+//! one which is not among them knows that the directory is not the one it knew, however often it
+//! was started since. A clean stop counts only if a majority of the other nodes knows exactly that
+//! start as the last one: so any later start with the same actors was told to one of them, and one
+//! peer that was away meanwhile can't vouch for a copy made before.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,12 +14,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Node;
+use super::calls::Outgoing;
 use super::directory::{Directory, PeerBoot};
 use super::start::StartError;
-use crate::peer::messages::{Answer, Envelope, Hello, HelloAnswer, Refusal, Reply, Request};
-use crate::peer::{Lane, PeerAddress};
-use crate::types::NodeId;
+use super::{Node, Phase};
+use crate::peer::PeerAddress;
+use crate::peer::messages::{
+    Answer, Envelope, Hello, HelloAnswer, PastBoot, Refusal, Reply, Request,
+};
+use crate::types::{ClusterId, NodeId};
 
 /// How long a peer has to answer a greeting.
 const GREET_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,21 +36,38 @@ const GREET_EVERY: Duration = Duration::from_millis(200);
 /// What the greetings at a start showed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Greeted {
-    /// A peer knew exactly the start that stopped cleanly as the last one.
-    pub(super) confirmed: bool,
+    /// Peers that knew exactly the previous start as the last one.
+    confirmations: usize,
+    /// Peers of this cluster that answered.
+    answers: usize,
 }
 
+impl Greeted {
+    /// Whether enough peers know the previous start as the last one.
+    pub(super) fn is_confirmed(&self, others: usize) -> bool {
+        others > 0 && self.confirmations > others / 2
+    }
+}
+
+/// What one greeting brought.
 enum Response {
+    /// A node of this cluster answered.
     Answered { confirmed: bool },
+    /// A node of another cluster did.
+    Foreign { node: NodeId, cluster: ClusterId },
+    /// Nobody, or nobody who can say.
     Silent,
 }
 
 impl Node {
     /// Greets all other nodes. Waits, for 5 s at most, while a clean stop could still be confirmed.
     pub(super) async fn greet_all(self: &Arc<Self>) -> Result<Greeted, StartError> {
+        let layout = self.layout().expect("a node greets in a layout");
+        let others = layout.others().count();
         let deadline = Instant::now() + CONFIRM_WITHIN;
         let mut open = self.greeting_targets();
         let mut greeted = Greeted::default();
+        let mut foreign = None;
         loop {
             let greetings = open.iter().map(|(address, node)| self.greet(address, node.as_ref()));
             let responses = futures_util::future::join_all(greetings).await;
@@ -49,12 +75,18 @@ impl Node {
             for ((address, node), response) in std::mem::take(&mut open).into_iter().zip(responses)
             {
                 match response? {
-                    Response::Answered { confirmed } => greeted.confirmed |= confirmed,
+                    Response::Answered { confirmed } => {
+                        greeted.answers += 1;
+                        greeted.confirmations += usize::from(confirmed);
+                    }
+                    Response::Foreign { node, cluster } => foreign = Some((node, cluster)),
                     Response::Silent => drop(silent.insert(address, node)),
                 }
             }
-            let could_confirm = self.opened.is_clean && !greeted.confirmed && !silent.is_empty();
+            let could_confirm =
+                self.opened.is_clean && !greeted.is_confirmed(others) && !silent.is_empty();
             if !could_confirm || Instant::now() >= deadline {
+                self.refuse_foreign(foreign, greeted)?;
                 self.greet_later(silent);
                 return Ok(greeted);
             }
@@ -63,11 +95,30 @@ impl Node {
         }
     }
 
+    /// Only nodes of another cluster answered: then it is this directory that is in the wrong
+    /// place. If some of this cluster did as well, a stranger stands at a peer's address.
+    fn refuse_foreign(
+        &self,
+        foreign: Option<(NodeId, ClusterId)>,
+        greeted: Greeted,
+    ) -> Result<(), StartError> {
+        let Some((node, theirs)) = foreign else { return Ok(()) };
+        if greeted.answers > 0 {
+            tracing::error!(%node, cluster = %theirs, "a node of another cluster answers at a peer's address");
+            self.metrics.alarm("foreign-node");
+            return Ok(());
+        }
+        let mine = self.layout().expect("a node greets in a layout").state.cluster;
+        Err(StartError::OtherCluster { mine, node, theirs })
+    }
+
     /// What this node says of itself.
     pub(super) fn hello(&self) -> Hello {
+        let boot = &self.opened.boot;
         Hello {
-            boot: self.opened.boot.number,
-            nonce: self.opened.boot.nonce,
+            boot: boot.this.number,
+            nonce: boot.this.nonce,
+            history: boot.history.clone(),
             http: self.settings.advertise_http.to_string(),
             software: env!("CARGO_PKG_VERSION").into(),
         }
@@ -75,6 +126,9 @@ impl Node {
 
     /// Takes another node's greeting: keeps its boot number, fsynced, and says what was known.
     pub(super) async fn answer_hello(&self, envelope: &Envelope, hello: &Hello) -> Reply {
+        if *self.phase.borrow() == Phase::Stopping {
+            return Err(Refusal::NotServing);
+        }
         let _one_at_a_time = self.greeting.lock().await;
         let listed = self
             .layout()
@@ -96,31 +150,30 @@ impl Node {
         }))
     }
 
-    /// Keeps a listed node's start. Returns what was known before it, and whether it is older than
-    /// that.
+    /// Keeps a listed node's start. Returns what was known before it, and whether the sender's
+    /// directory does not know of that.
     async fn note_boot(
         &self,
         node: &NodeId,
         hello: &Hello,
-    ) -> Result<(Option<crate::types::BootNumber>, bool), Refusal> {
+    ) -> Result<(Option<PastBoot>, bool), Refusal> {
         let directory = Directory::new(&*self.store);
         let known = directory.peer_boot(node).await.map_err(|error| {
             tracing::error!(%node, %error, "a peer's boot number can't be read");
             Refusal::StoreFailed
         })?;
+        let shown = PastBoot { number: hello.boot, nonce: hello.nonce };
         match known {
-            Some(known) if known.number == hello.boot && known.nonce == hello.nonce => {
-                return Ok((known.before, false));
-            }
-            Some(known) if known.number >= hello.boot => {
-                tracing::error!(%node, known = %known.number, shown = %hello.boot, "a peer's data directory was rolled back or copied");
+            Some(known) if known.last == shown => return Ok((known.before, false)),
+            Some(known) if !remembers(hello, known.last) => {
+                tracing::error!(%node, known = %known.last.number, shown = %hello.boot, "a peer's data directory was rolled back or copied");
                 self.metrics.alarm("rolled-back-peer");
-                return Ok((Some(known.number), true));
+                return Ok((Some(known.last), true));
             }
             _ => {}
         }
-        let before = known.map(|known| known.number);
-        let boot = PeerBoot { number: hello.boot, nonce: hello.nonce, before };
+        let before = known.map(|known| known.last);
+        let boot = PeerBoot { last: shown, before };
         directory.keep_peer_boot(node, &boot).await.map_err(|_| Refusal::StoreFailed)?;
         Ok((before, false))
     }
@@ -143,7 +196,7 @@ impl Node {
     ) -> Result<Response, StartError> {
         let deadline = Instant::now() + GREET_TIMEOUT;
         let request = Request::Hello(self.hello());
-        match self.call_address(address, Lane::Control, request, deadline, None).await {
+        match self.call_address(address, Outgoing::control(request, deadline)).await {
             Ok(Answer::Hello(answer)) => self.take_hello(node, answer).await,
             _ => Ok(Response::Silent),
         }
@@ -158,9 +211,8 @@ impl Node {
         let Some(theirs) = answer.stamp.map(|stamp| stamp.cluster) else {
             return Ok(Response::Silent);
         };
-        let mine = layout.state.cluster;
-        if theirs != mine {
-            return Err(StartError::OtherCluster { mine, node: answer.node, theirs });
+        if theirs != layout.state.cluster {
+            return Ok(Response::Foreign { node: answer.node, cluster: theirs });
         }
         if answer.is_rolled_back {
             return Err(StartError::RolledBack { node: answer.node });
@@ -168,7 +220,7 @@ impl Node {
         if expected != Some(&answer.node) {
             return Ok(Response::Silent);
         }
-        let previous = self.opened.previous.map(|boot| boot.number);
+        let previous = self.opened.previous.as_ref().map(|boot| boot.this);
         let confirmed = answer.known.is_some() && answer.known == previous;
         let listed = layout.peer(&answer.node).map(|peer| peer.incarnation);
         if listed == Some(answer.incarnation) {
@@ -192,7 +244,7 @@ impl Node {
         tokio::spawn(async move {
             let mut phase = node.phase();
             while !open.is_empty() {
-                let stopping = phase.wait_for(|phase| *phase == super::Phase::Stopping);
+                let stopping = phase.wait_for(|phase| *phase == Phase::Stopping);
                 if tokio::time::timeout(Duration::from_secs(1), stopping).await.is_ok() {
                     return;
                 }
@@ -200,7 +252,9 @@ impl Node {
                 for (address, id) in open {
                     match node.greet(&address, Some(&id)).await {
                         Ok(Response::Answered { .. }) => {}
-                        Ok(Response::Silent) => silent.push((address, id)),
+                        Ok(Response::Silent | Response::Foreign { .. }) => {
+                            silent.push((address, id));
+                        }
                         Err(error) => {
                             node.refuse(&error.to_string());
                             return;
@@ -211,4 +265,11 @@ impl Node {
             }
         });
     }
+}
+
+/// Whether a directory knows of a start that this node has seen of it. Starts older than all that
+/// it remembers can't be told.
+fn remembers(hello: &Hello, seen: PastBoot) -> bool {
+    let is_older_than_all = hello.history.last().is_some_and(|oldest| seen.number < oldest.number);
+    hello.history.contains(&seen) || is_older_than_all
 }

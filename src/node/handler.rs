@@ -17,7 +17,7 @@ use crate::peer::messages::{
     Answer, Envelope, ForwardedWrite, Held, HeldVersion, Part, Refusal, Reply, Request, decode,
     encode,
 };
-use crate::protocol::causality::{Record, Version};
+use crate::protocol::causality::Version;
 use crate::protocol::cluster::Standing;
 use crate::storage::BoxFuture;
 use crate::types::{KeyPath, NodeId, RequestId};
@@ -66,6 +66,9 @@ impl Node {
     fn check_sender(&self, envelope: &Envelope) -> Result<(), Refusal> {
         if !matches!(*self.phase.borrow(), Phase::Serving) {
             return Err(Refusal::NotServing);
+        }
+        if envelope.to.is_some_and(|to| to != self.opened.identity.incarnation) {
+            return Err(Refusal::OtherIncarnation);
         }
         let layout = self.layout().ok_or(Refusal::NotServing)?;
         let stamp = envelope.stamp.ok_or(Refusal::StaleEpoch)?;
@@ -126,6 +129,9 @@ impl Node {
         request_id: Option<RequestId>,
     ) -> Reply {
         self.place(write.path.clone())?;
+        if self.pulse.was_paused() {
+            return Err(Refusal::TooLate);
+        }
         let outcome = self.coordinate_forwarded(write, deadline, request_id).await;
         Ok(Answer::Written(Box::new(outcome)))
     }
@@ -134,11 +140,8 @@ impl Node {
     pub(super) async fn held(self: &Arc<Self>, path: KeyPath) -> Result<Held, Refusal> {
         let place = self.place(path)?;
         let is_incomplete = self.vnodes.is_incomplete(place.vnode);
-        let stored = self.stored(&place).await?;
-        let record = match stored.map(Record::from_stored_bytes) {
-            None => Record::absent(),
-            Some(Ok(record)) => record,
-            Some(Err(_)) => return Ok(Held { is_incomplete: true, versions: Vec::new() }),
+        let Some(record) = self.inspect(&place).await else {
+            return Ok(Held { is_incomplete: true, versions: Vec::new() });
         };
         let held = |version: &Version| HeldVersion {
             dot: version.dot(),

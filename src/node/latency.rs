@@ -56,24 +56,30 @@ impl Latency {
     }
 }
 
+/// Reads that earn one race.
+const READS_PER_HEDGE: u64 = 20;
+
+/// Races that may be saved up.
+const MOST_HEDGES: u64 = 100;
+
 /// Lets at most one read in twenty be raced.
 #[derive(Debug, Default)]
 pub(super) struct HedgeBudget {
-    reads: AtomicU64,
-    hedges: AtomicU64,
+    /// In reads.
+    credit: AtomicU64,
 }
 
 impl HedgeBudget {
     /// A read was begun.
     pub(super) fn earn(&self) {
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        let earned = |credit: u64| Some((credit + 1).min(MOST_HEDGES * READS_PER_HEDGE));
+        let _ = self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earned);
     }
 
     /// Whether one may be raced now.
     pub(super) fn spend(&self) -> bool {
-        let allowed = self.reads.load(Ordering::Relaxed) / 20;
-        let take = |spent: u64| (spent < allowed).then_some(spent + 1);
-        self.hedges.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        let spent = |credit: u64| credit.checked_sub(READS_PER_HEDGE);
+        self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent).is_ok()
     }
 }
 
@@ -98,5 +104,7 @@ mod tests {
         assert!(!budget.spend());
         (0..40).for_each(|_| budget.earn());
         assert_eq!((0..40).filter(|_| budget.spend()).count(), 2);
+        (0..1_000_000).for_each(|_| budget.earn());
+        assert_eq!((0..1_000).filter(|_| budget.spend()).count() as u64, MOST_HEDGES);
     }
 }

@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::Node;
 use super::layout::{Layout, Peer};
 use super::view::NodeState;
+use super::{Node, Phase};
 use crate::peer::messages::{Gossip, decode, encode};
 use crate::peer::{Lane, PeerAddress, Transport};
 use crate::telemetry::Metrics;
@@ -76,23 +76,12 @@ pub(super) struct Told {
     pub(super) software: String,
 }
 
-enum Input {
-    Data(Bytes),
-    Leave,
-}
-
 /// The node's side of the membership task.
 #[derive(Debug)]
 pub(super) struct Membership {
-    inbox: mpsc::Sender<Input>,
-    outlet: Mutex<Option<mpsc::Receiver<Input>>>,
+    inbox: mpsc::Sender<Bytes>,
+    outlet: Mutex<Option<mpsc::Receiver<Bytes>>>,
     told: Mutex<BTreeMap<NodeId, Told>>,
-}
-
-impl std::fmt::Debug for Input {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if matches!(self, Self::Leave) { "Leave" } else { "Data" })
-    }
 }
 
 impl Membership {
@@ -104,12 +93,7 @@ impl Membership {
     /// Takes a SWIM message from a peer.
     pub(super) fn receive(&self, message: Bytes) {
         // A full inbox drops it.
-        drop(self.inbox.try_send(Input::Data(message)));
-    }
-
-    /// Tells the others that this node goes.
-    pub(super) fn leave(&self) {
-        drop(self.inbox.try_send(Input::Leave));
+        drop(self.inbox.try_send(message));
     }
 
     /// What a node told of itself, once it was heard of.
@@ -167,7 +151,7 @@ impl Node {
             address: self.settings.advertise_peer.clone(),
             http: self.settings.advertise_http.to_string(),
             software: env!("CARGO_PKG_VERSION").into(),
-            boot: self.opened.boot.number,
+            boot: self.opened.boot.this.number,
             returns: 0,
         };
         let config = self.swim_config(layout.peers.len());
@@ -182,8 +166,7 @@ impl Node {
             next_timer: 0,
             begun: Instant::now(),
         };
-        // Runs until the node has left: a stop does not wait for it, it waits for the stop.
-        tokio::spawn(swim.run(inbox));
+        self.tasks.spawn(swim.run(inbox));
     }
 
     fn swim_config(&self, nodes: usize) -> Config {
@@ -206,7 +189,9 @@ impl Node {
 }
 
 impl Swim {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Input>) {
+    /// Runs until the node stops, and then tells the others that it goes.
+    async fn run(mut self, mut inbox: mpsc::Receiver<Bytes>) {
+        let mut phase = self.node.phase();
         let mut announce = tokio::time::interval(ANNOUNCE_EVERY);
         announce.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -214,12 +199,13 @@ impl Swim {
             let idle = self.begun + Duration::from_secs(60 * 60 * 24 * 365);
             tokio::select! {
                 biased;
+                _ = phase.wait_for(|phase| *phase == Phase::Stopping) => return self.leave(),
                 () = tokio::time::sleep_until(next.unwrap_or(idle)), if next.is_some() => {
                     self.fire();
                 }
-                input = inbox.recv() => match input {
-                    Some(Input::Data(message)) => self.take(&message),
-                    Some(Input::Leave) | None => return self.leave(),
+                message = inbox.recv() => match message {
+                    Some(message) => self.take(&message),
+                    None => return self.leave(),
                 },
                 _ = announce.tick() => self.announce(),
             }

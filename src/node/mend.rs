@@ -15,6 +15,7 @@ use super::layout::Peer;
 use super::replica::Place;
 use super::{Node, Phase};
 use crate::peer::messages::{Answer, Page, Refusal, Reply, Request};
+use crate::protocol::causality::Record;
 use crate::storage::schema::{parse_record_key, record_key, vnode_range};
 use crate::storage::{ScanLimit, Space};
 use crate::types::{KeyPath, VnodeId};
@@ -38,7 +39,7 @@ impl Node {
         tokio::spawn(async move {
             let mut phase = node.phase();
             loop {
-                let open = node.mend_all().await;
+                let open = node.tasks.track_future(node.mend_all()).await;
                 let wait = async {
                     match open {
                         0 => node.mend.notified().await,
@@ -60,7 +61,7 @@ impl Node {
         self.metrics.incomplete_vnodes(incomplete.len());
         for vnode in incomplete {
             if *self.phase.borrow() != Phase::Serving {
-                break;
+                return 0;
             }
             match self.mend_vnode(vnode).await {
                 Ok(records) => tracing::info!(%vnode, records, "the vnode is complete again"),
@@ -73,6 +74,7 @@ impl Node {
     }
 
     async fn mend_vnode(self: &Arc<Self>, vnode: VnodeId) -> anyhow::Result<usize> {
+        let findings = self.vnodes.findings();
         let layout = self.layout().expect("only a serving node mends");
         let set = layout.replicas_of(vnode);
         let mut records = 0;
@@ -80,7 +82,8 @@ impl Node {
             records += self.take_in(vnode, set.peer(replica)).await?;
         }
         anyhow::ensure!(set.n() > 1, "no other replica holds it");
-        self.vnodes.set_incomplete([vnode], false, &*self.store).await?;
+        let is_complete = self.vnodes.mark_complete(vnode, findings, &*self.store).await?;
+        anyhow::ensure!(is_complete, "more was found missing meanwhile");
         Ok(records)
     }
 
@@ -96,11 +99,15 @@ impl Node {
                 _ => anyhow::bail!("{} answered what was not asked for", peer.id),
             };
             taken += page.records.len();
-            after = page.records.last().map(|(path, _)| path.clone());
+            after = page.next;
             for (path, stored) in page.records {
-                self.merge(&Place::new(vnode, path), stored, &peer.id, deadline).await?;
+                match self.merge(&Place::new(vnode, path), stored, &peer.id, deadline).await {
+                    // Nothing can be taken from what is no record.
+                    Err(Refusal::Malformed) => self.metrics.alarm("malformed-record"),
+                    merged => merged?,
+                }
             }
-            if page.is_last || after.is_none() {
+            if after.is_none() {
                 return Ok(taken);
             }
         }
@@ -108,7 +115,7 @@ impl Node {
 
     /// Gives out a page of a vnode's records.
     pub(super) async fn answer_page(
-        &self,
+        self: &Arc<Self>,
         vnode: VnodeId,
         after: Option<KeyPath>,
         max_bytes: u32,
@@ -131,11 +138,20 @@ impl Node {
             tracing::error!(%vnode, %error, "scanning failed");
             Refusal::StoreFailed
         })?;
-        let parsed = page
-            .entries
-            .into_iter()
-            .map(|(key, stored)| parse_record_key(&key).map(|(_, path)| (path, stored)));
-        let records = parsed.collect::<Result<_, _>>().map_err(|_| Refusal::StoreFailed)?;
-        Ok(Answer::Page(Page { records, is_last: page.next.is_none() }))
+        let mut records = Vec::with_capacity(page.entries.len());
+        let mut last = None;
+        for (key, stored) in page.entries {
+            let (_, path) = parse_record_key(&key).map_err(|_| Refusal::StoreFailed)?;
+            last = Some(path.clone());
+            if Record::from_stored_bytes(stored.clone()).is_ok() {
+                records.push((path, stored));
+            } else {
+                // Left out: whoever takes this in finds the key with the others.
+                self.note_corrupt(vnode);
+                self.drop_if_corrupt(&Place::new(vnode, path)).await;
+            }
+        }
+        let next = page.next.and(last);
+        Ok(Answer::Page(Page { records, next }))
     }
 }

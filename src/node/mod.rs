@@ -2,7 +2,7 @@
 //!
 //! Written against four seams only (`Store`, `Transport`, tokio's time with [`Clock`] for wall
 //! time, [`Randomness`]), so that the very same code runs in production and in a simulation. The
-//! life of a node is in [`start`].
+//! life of a node is in `start.rs`.
 
 mod calls;
 mod coordinator;
@@ -18,6 +18,7 @@ mod locks;
 mod membership;
 mod mend;
 pub mod operation;
+mod pulse;
 mod replica;
 mod seams;
 mod service;
@@ -41,6 +42,7 @@ use self::latency::HedgeBudget;
 use self::layout::Layout;
 use self::locks::KeyLocks;
 use self::membership::Membership;
+use self::pulse::Pulse;
 use self::vnodes::Vnodes;
 use crate::config::Settings;
 use crate::peer::Transport;
@@ -85,6 +87,7 @@ pub struct Node {
     hedging: HedgeBudget,
     membership: Membership,
     disk: DiskWatch,
+    pulse: Pulse,
     /// Told when a vnode became incomplete.
     mend: Notify,
     /// An actor was retired in memory only: this run must not end as a clean one.

@@ -16,7 +16,9 @@ use crate::peer::messages::Refusal;
 use crate::protocol::causality::{Content, Context, DecodeError, Dot, Record, Summary};
 use crate::protocol::operation::{Condition, EtagSet, Seen};
 use crate::storage::schema::record_key;
-use crate::storage::{Batch, BoxFuture, Cached, CommitError, ReadError, Space, Syncing};
+use crate::storage::{
+    Batch, BoxFuture, Cached, CommitError, EngineError, ReadError, Space, Syncing,
+};
 use crate::types::{KeyPath, NodeId, VnodeId};
 
 /// A key on this node.
@@ -67,13 +69,29 @@ impl Minted {
     }
 }
 
+/// Whose dots a batch brings to this vnode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carries {
+    MintedDot,
+    OthersDots,
+}
+
+/// Why a stored record could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unreadable {
+    /// It is not what was written.
+    Corrupt,
+    /// It may be well: the store failed, or a newer release wrote it.
+    Failed,
+}
+
 /// Why nothing was minted.
 #[derive(Clone, Debug)]
 pub(super) enum MintError {
     /// The conditions do not hold for what is there.
-    Condition(Summary),
+    Condition(Box<Summary>),
     /// It would leave too many versions; these are there.
-    TooManySiblings(Summary),
+    TooManySiblings(Box<Summary>),
     /// This replica can't.
     Refused(Refusal),
 }
@@ -85,38 +103,52 @@ impl From<Refusal> for MintError {
 }
 
 impl Node {
-    /// The stored bytes of a key; from memory where it can be had there.
-    pub(super) async fn stored(&self, place: &Place) -> Result<Option<Bytes>, Refusal> {
-        let read = match self.store.get_cached(Space::Records, &place.key) {
-            Ok(Cached::Hit(bytes)) => return Ok(bytes),
+    /// What is stored of a key, decoded; from memory where it can be had there. `None` where
+    /// nothing is stored.
+    async fn load<T>(
+        &self,
+        place: &Place,
+        decode: impl FnOnce(Bytes) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, Unreadable> {
+        let bytes = match self.store.get_cached(Space::Records, &place.key) {
+            Ok(Cached::Hit(bytes)) => Ok(bytes),
             Ok(Cached::Miss) => self.store.get(Space::Records, place.key.clone()).await,
             Err(error) => Err(error),
         };
-        read.map_err(|error| self.read_failed(place, &error))
+        let unreadable = |error: String, is_corrupt: bool| {
+            tracing::error!(key = ?place.path, vnode = %place.vnode, error, "reading a record failed");
+            if is_corrupt { Unreadable::Corrupt } else { Unreadable::Failed }
+        };
+        match bytes {
+            Ok(bytes) => bytes.map(decode).transpose().map_err(|error| {
+                let is_corrupt = !matches!(error, DecodeError::NewerFormat { .. });
+                unreadable(error.to_string(), is_corrupt)
+            }),
+            Err(error) => {
+                let is_corrupt = matches!(error, ReadError::Corrupt { .. });
+                Err(unreadable(error.to_string(), is_corrupt))
+            }
+        }
     }
 
     /// The record of a key for a read that counts; an absent one where nothing is stored.
     pub(super) async fn record(self: &Arc<Self>, place: &Place) -> Result<Record, Refusal> {
         self.refuse_incomplete(place.vnode)?;
-        match self.stored(place).await? {
-            None => Ok(Record::absent()),
-            Some(bytes) => {
-                let record = Record::from_stored_bytes(bytes);
-                record.map_err(|error| self.record_is_corrupt(place, error))
-            }
-        }
+        let loaded = self.load(place, Record::from_stored_bytes).await;
+        loaded.map(Option::unwrap_or_default).map_err(|why| self.unreadable(place, why))
     }
 
     /// The heads of a key's versions for a read that counts.
     pub(super) async fn summary(self: &Arc<Self>, place: &Place) -> Result<Summary, Refusal> {
         self.refuse_incomplete(place.vnode)?;
-        match self.stored(place).await? {
-            None => Ok(Summary::absent()),
-            Some(bytes) => {
-                let summary = Summary::from_stored_bytes(&bytes);
-                summary.map_err(|error| self.record_is_corrupt(place, error))
-            }
-        }
+        let loaded = self.load(place, |bytes| Summary::from_stored_bytes(&bytes)).await;
+        loaded.map(Option::unwrap_or_default).map_err(|why| self.unreadable(place, why))
+    }
+
+    /// The record of a key for people; counts for nothing.
+    pub(super) async fn inspect(&self, place: &Place) -> Option<Record> {
+        let loaded = self.load(place, Record::from_stored_bytes).await;
+        loaded.ok().map(Option::unwrap_or_default)
     }
 
     /// Mints a write: under the lock, from the stored record, after a look at the deadline there.
@@ -136,7 +168,8 @@ impl Node {
         let seen = self.seen_at_mint(&before, &mint)?;
         self.look_for_lost_history(place, &record, &seen);
         let minter = self.vnodes.minter(place.vnode, &*self.store, &self.random).await;
-        let minter = minter.map_err(|error| self.commit_failed(place.vnode, &error))?;
+        let minter =
+            minter.map_err(|error| self.commit_failed(place.vnode, &error, Carries::MintedDot))?;
         if Instant::now() >= mint.deadline {
             return Err(Refusal::TooLate.into());
         }
@@ -145,10 +178,10 @@ impl Node {
         let stamp = self.next_stamp();
         let dot = record.update(&seen, mint.content, stamp, minter.actor, minter.floor);
         if is_put && record.versions().len() > self.settings.max_siblings {
-            return Err(MintError::TooManySiblings(before));
+            return Err(MintError::TooManySiblings(Box::new(before)));
         }
         let stored = record.to_stored_bytes();
-        let committed = Some(self.commit(place, stored.clone(), guard));
+        let committed = Some(self.commit(place, stored.clone(), guard, Carries::MintedDot));
         Ok(Minted { record, stored, dot, replaced, committed })
     }
 
@@ -179,7 +212,7 @@ impl Node {
             return Ok(());
         }
         let bytes = if is_absent { stored } else { record.to_stored_bytes() };
-        let committed = self.commit(place, bytes, guard).await;
+        let committed = self.commit(place, bytes, guard, Carries::OthersDots).await;
         committed.map_err(|_| Refusal::StoreFailed)
     }
 
@@ -202,21 +235,13 @@ impl Node {
 
     /// The record that a change starts from. A corrupt one is dropped here: it is never served nor
     /// built upon, and its vnode counts towards no R until it was mended.
-    async fn record_to_change(
-        self: &Arc<Self>,
-        place: &Place,
-        _held: &KeyGuard,
-    ) -> Result<Record, Refusal> {
-        let Some(bytes) = self.stored(place).await? else { return Ok(Record::absent()) };
-        match Record::from_stored_bytes(bytes) {
-            Ok(record) => Ok(record),
-            Err(error @ DecodeError::NewerFormat { .. }) => {
-                tracing::error!(key = ?place.path, %error, "a record of a newer release");
-                Err(Refusal::StoreFailed)
-            }
-            Err(error) => {
+    async fn record_to_change(&self, place: &Place, _held: &KeyGuard) -> Result<Record, Refusal> {
+        match self.load(place, Record::from_stored_bytes).await {
+            Ok(record) => Ok(record.unwrap_or_default()),
+            Err(Unreadable::Failed) => Err(Refusal::StoreFailed),
+            Err(Unreadable::Corrupt) => {
+                self.note_corrupt(place.vnode);
                 // Kept before the record is written over: a crash must not make it look complete.
-                self.note_corrupt(place, error);
                 self.mark_incomplete(place.vnode).await?;
                 Ok(Record::absent())
             }
@@ -245,32 +270,45 @@ impl Node {
         })
     }
 
-    /// Queues a record's batch. What comes back holds the lock until the outcome is known; a batch
-    /// whose outcome is not known to be good retires the actor first.
+    /// Queues a record's batch. The lock is held until its outcome is known, by a task of its own:
+    /// whoever waits for the outcome may go away. If a minted batch's outcome is not known to be
+    /// good, the actor is retired before the lock is released.
     fn commit(
         self: &Arc<Self>,
         place: &Place,
         stored: Bytes,
         guard: KeyGuard,
+        carries: Carries,
     ) -> BoxFuture<'static, Result<(), CommitError>> {
         let mut batch = Batch::default();
         batch.put(Space::Records, place.key.clone(), stored);
         let queued = self.store.commit(batch, Syncing::AsConfigured);
         let (node, vnode) = (Arc::clone(self), place.vnode);
-        Box::pin(async move {
+        let applied = self.tasks.spawn(async move {
             let outcome = queued.await;
             if let Err(error) = &outcome {
-                node.commit_failed(vnode, error);
+                node.commit_failed(vnode, error, carries);
             }
             drop(guard);
             outcome
+        });
+        Box::pin(async move {
+            let died = |error| CommitError::Unknown { cause: EngineError::new(&error) };
+            applied.await.unwrap_or_else(|error| Err(died(error)))
         })
     }
 
-    /// A batch failed or its outcome is unknown: whoever minted may have lost a dot of it.
-    fn commit_failed(&self, vnode: VnodeId, error: &CommitError) -> Refusal {
+    /// A batch failed or its outcome is unknown: a dot that was minted in it may be lost here and
+    /// live elsewhere.
+    fn commit_failed(&self, vnode: VnodeId, error: &CommitError, carries: Carries) -> Refusal {
         tracing::error!(%vnode, %error, "a batch failed");
-        self.retire(vnode, Retirement::FailedBatch);
+        self.metrics.alarm("failed-batch");
+        if error.may_be_applied() {
+            self.disk.suspect();
+        }
+        if carries == Carries::MintedDot {
+            self.retire(vnode, Retirement::FailedBatch);
+        }
         Refusal::StoreFailed
     }
 
@@ -298,35 +336,52 @@ impl Node {
         is_lost
     }
 
-    /// A stored record fails its checksum: the actor is retired and the vnode counts towards no R
-    /// until it was mended.
-    fn record_is_corrupt(self: &Arc<Self>, place: &Place, error: DecodeError) -> Refusal {
-        self.note_corrupt(place, error);
-        let (node, vnode) = (Arc::clone(self), place.vnode);
-        // A failure is logged there; the record stays what it is, and is found again.
-        self.tasks.spawn(async move { drop(node.mark_incomplete(vnode).await) });
-        Refusal::Incomplete
+    /// What to answer to a read that met an unreadable record.
+    fn unreadable(self: &Arc<Self>, place: &Place, why: Unreadable) -> Refusal {
+        match why {
+            Unreadable::Failed => {
+                self.metrics.alarm("read-failed");
+                Refusal::StoreFailed
+            }
+            Unreadable::Corrupt => {
+                self.note_corrupt(place.vnode);
+                let (node, place) = (Arc::clone(self), place.clone());
+                self.tasks.spawn(async move { node.drop_if_corrupt(&place).await });
+                Refusal::Incomplete
+            }
+        }
     }
 
-    fn note_corrupt(&self, place: &Place, error: DecodeError) {
-        tracing::error!(key = ?place.path, vnode = %place.vnode, %error, "a stored record is corrupt");
+    /// Drops a record that can't be read, once its vnode is marked as incomplete.
+    pub(super) async fn drop_if_corrupt(self: &Arc<Self>, place: &Place) {
+        let guard = self.locks.lock(&place.key).await;
+        if self.load(place, Record::from_stored_bytes).await != Err(Unreadable::Corrupt)
+            || self.mark_incomplete(place.vnode).await.is_err()
+        {
+            return;
+        }
+        let mut batch = Batch::default();
+        batch.delete(Space::Records, place.key.clone());
+        if let Err(error) = self.store.commit(batch, Syncing::Always).await {
+            tracing::error!(key = ?place.path, %error, "a corrupt record could not be dropped");
+        }
+        drop(guard);
+    }
+
+    /// A stored record can't be what was written: the actor is retired (correctness, section 2,
+    /// retirement 4).
+    pub(super) fn note_corrupt(&self, vnode: VnodeId) {
         self.metrics.alarm("corrupt-record");
-        self.retire(place.vnode, Retirement::CorruptRecord);
+        self.retire(vnode, Retirement::CorruptRecord);
     }
 
     async fn mark_incomplete(&self, vnode: VnodeId) -> Result<(), Refusal> {
-        let marked = self.vnodes.set_incomplete([vnode], true, &*self.store).await;
+        let marked = self.vnodes.mark_incomplete([vnode], &*self.store).await;
         self.mend.notify_one();
         marked.map_err(|error| {
             tracing::error!(%vnode, %error, "could not keep that the vnode is incomplete");
             Refusal::StoreFailed
         })
-    }
-
-    fn read_failed(&self, place: &Place, error: &ReadError) -> Refusal {
-        tracing::error!(key = ?place.path, %error, "reading failed");
-        self.metrics.alarm("read-failed");
-        Refusal::StoreFailed
     }
 }
 
@@ -343,5 +398,9 @@ pub(super) fn check_conditions(
         Condition::SetIsOneOf(sets) => is_live && sets.contains(&set),
         Condition::SetIsNoneOf(sets) => !is_live || !sets.contains(&set),
     };
-    if conditions.iter().all(holds) { Ok(()) } else { Err(MintError::Condition(versions.clone())) }
+    if conditions.iter().all(holds) {
+        Ok(())
+    } else {
+        Err(MintError::Condition(Box::new(versions.clone())))
+    }
 }

@@ -26,6 +26,7 @@ use super::latency::HedgeBudget;
 use super::layout::Layout;
 use super::locks::KeyLocks;
 use super::membership::Membership;
+use super::pulse::Pulse;
 use super::seams::{Clock, Randomness};
 use super::vnodes::{Retirement, Vnodes};
 use super::{Node, Phase};
@@ -34,12 +35,15 @@ use crate::peer::Transport;
 use crate::protocol::causality::Hlc;
 use crate::protocol::cluster::ClusterState;
 use crate::protocol::cluster::formation::FormationError;
-use crate::storage::{CommitError, Durability, Store};
+use crate::storage::{CommitError, Store};
 use crate::telemetry::Metrics;
 use crate::types::{ClusterId, NodeId};
 
 /// How long a stop waits for work that was begun.
-const DRAIN: Duration = Duration::from_secs(6);
+const DRAIN: Duration = Duration::from_secs(4);
+
+/// How long the store has to close.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// What a node stands on.
 pub struct Seams {
@@ -90,6 +94,12 @@ pub enum StartError {
         /// Who knows better.
         node: NodeId,
     },
+    /// The damaged log held even who this node is.
+    #[error(
+        "the log of the store was damaged, and with it was lost whose data directory this is; keep \
+         it for analysis, start with an empty one, and replace the node by itself"
+    )]
+    LostIdentity,
     /// Neither formed nor told to form.
     #[error(
         "join is set, and this release can't change the nodes of a cluster; name all nodes in \
@@ -110,11 +120,15 @@ impl Node {
         let Seams { store, transport, clock, random, metrics, has_lost_data } = seams;
         let directory = Directory::new(&*store);
         let opened = directory.open(&settings.id, settings.durability, &random).await?;
-        let vnodes = Vnodes::load(directory, opened.boot.number, opened.actor_era).await?;
+        if has_lost_data && opened.previous.is_none() {
+            return Err(StartError::LostIdentity);
+        }
+        let vnodes = Vnodes::load(directory, opened.boot.this.number, opened.actor_era).await?;
         let starting = Phase::Starting("the node is starting; retry in a moment".into());
         Ok(Arc::new(Self {
             membership: Membership::new(),
             disk: DiskWatch::new(settings.storage.min_free_bytes),
+            pulse: Pulse::new(),
             settings,
             opened,
             store,
@@ -163,8 +177,9 @@ impl Node {
         self.disk.look(&*self.store);
         self.begin_membership();
         self.spawn_disk_watch();
+        self.spawn_pulse();
         self.spawn_mending();
-        self.phase.send_replace(Phase::Serving);
+        self.advance(Phase::Serving);
         tracing::info!(epoch = %self.layout().map_or(0, |l| l.state.epoch.get()), "serving");
         Ok(())
     }
@@ -188,23 +203,41 @@ impl Node {
     /// Serves nothing from now on, for a reason that only an operator can change.
     pub(super) fn refuse(&self, why: &str) {
         tracing::error!(why, "not serving");
-        self.phase.send_replace(Phase::Refusing(why.into()));
+        self.advance(Phase::Refusing(why.into()));
+    }
+
+    /// Goes on to a later phase; a phase that is not later than the present one changes nothing:
+    /// what refuses or stops does not serve again.
+    pub(super) fn advance(&self, next: Phase) {
+        let rank = |phase: &Phase| match phase {
+            Phase::Starting(_) => 0,
+            Phase::Serving => 1,
+            Phase::Refusing(_) => 2,
+            Phase::Stopping => 3,
+        };
+        self.phase.send_if_modified(|phase| {
+            let is_later = rank(&next) > rank(phase);
+            if is_later {
+                *phase = next;
+            }
+            is_later
+        });
     }
 
     /// Retires all actors unless the last stop was provably clean, and marks what may be missing
     /// (correctness, section 2, retirement 3; section 3, incomplete vnodes).
     async fn retire_unless_clean(&self, greeted: Greeted) -> Result<(), StartError> {
-        let Opened { previous, is_clean, actor_era, boot, .. } = &self.opened;
+        let Opened { previous, is_clean, boot, .. } = &self.opened;
         let directory = Directory::new(&*self.store);
-        let Some(previous) = previous else {
-            return Ok(());
-        };
-        if *is_clean && greeted.confirmed && !self.has_lost_data {
-            tracing::info!(boot = %boot.number, "the last stop was clean: actors go on");
-            debug_assert!(*actor_era <= boot.number, "eras begin with starts");
+        if previous.is_none() {
             return Ok(());
         }
-        directory.retire_actors_before(boot.number).await?;
+        let others = self.layout().expect("a node greets in a layout").others().count();
+        if *is_clean && greeted.is_confirmed(others) && !self.has_lost_data {
+            tracing::info!(boot = %boot.this.number, "the last stop was clean: actors go on");
+            return self.mark_what_may_lack_writes(directory).await;
+        }
+        directory.retire_actors_before(boot.this.number).await?;
         let retired = self.vnodes.retire_all();
         (0..retired).for_each(|_| self.metrics.actor_retired(Retirement::UncleanStop.name()));
         tracing::warn!(
@@ -212,20 +245,20 @@ impl Node {
             marked_clean = is_clean,
             "the last stop was not provably clean: actors were retired"
         );
-        let may_lack_writes = !is_clean && previous.durability != Durability::Sync;
-        if may_lack_writes || self.has_lost_data {
-            self.mark_all_incomplete().await?;
-        }
-        Ok(())
+        self.mark_what_may_lack_writes(directory).await
     }
 
-    /// What was acknowledged and not yet synced may be lost: every vnode with other replicas to
-    /// take it in from is incomplete.
-    async fn mark_all_incomplete(&self) -> Result<(), StartError> {
+    /// What was acknowledged may be lost, not synced or cut off: every vnode with other replicas
+    /// to take it in from is incomplete.
+    async fn mark_what_may_lack_writes(&self, directory: Directory<'_>) -> Result<(), StartError> {
+        if !self.opened.boot.may_lack_writes && !self.has_lost_data {
+            return Ok(());
+        }
         let layout = self.layout().expect("a node greets in a layout");
         let own = layout.own_vnodes().into_iter();
         let shared = own.filter(|vnode| layout.replicas_of(*vnode).n() > 1);
-        self.vnodes.set_incomplete(shared, true, &*self.store).await?;
+        self.vnodes.mark_incomplete(shared, &*self.store).await?;
+        directory.note_marked(&self.opened.boot).await?;
         self.mend.notify_one();
         Ok(())
     }
@@ -234,22 +267,22 @@ impl Node {
     /// failed in leaves the marker of a clean stop.
     pub async fn stop(self: &Arc<Self>) {
         let was_serving = *self.phase.borrow() == Phase::Serving;
-        self.phase.send_replace(Phase::Stopping);
-        self.membership.leave();
+        self.advance(Phase::Stopping);
         self.tasks.close();
         let is_drained = tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_ok();
         let is_clean = was_serving && is_drained && !self.is_tainted.load(Ordering::SeqCst);
         if is_clean {
-            let marked = Directory::new(&*self.store).mark_clean_stop(self.opened.boot.number);
+            let marked = Directory::new(&*self.store).mark_clean_stop(self.opened.boot.this.number);
             if let Err(error) = marked.await {
                 tracing::error!(%error, "the stop could not be marked as clean");
             }
         } else {
             tracing::warn!(is_drained, "this stop counts as unclean: actors will be retired");
         }
-        if let Err(error) = self.store.close().await {
-            tracing::error!(%error, "closing the store failed");
+        match tokio::time::timeout(CLOSE, self.store.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "closing the store failed"),
+            Err(_) => tracing::error!("closing the store took too long; its log has everything"),
         }
     }
-
 }

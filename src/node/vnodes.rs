@@ -5,6 +5,7 @@
 //! the present *era*: an unclean stop begins a new era and so retires all of them at once.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,9 @@ impl Retirement {
 pub(super) struct Vnodes {
     boot: BootNumber,
     metas: Mutex<BTreeMap<VnodeId, Meta>>,
+    /// Counts how often anything was found incomplete: mending that began before the last time
+    /// proves nothing.
+    findings: AtomicU64,
     /// Held while a vnode's persisted part changes, so that changes reach the store in order.
     changing: tokio::sync::Mutex<()>,
 }
@@ -82,7 +86,12 @@ impl Vnodes {
             }
             metas.insert(vnode, meta);
         }
-        Ok(Self { boot, metas: Mutex::new(metas), changing: tokio::sync::Mutex::default() })
+        Ok(Self {
+            boot,
+            metas: Mutex::new(metas),
+            findings: AtomicU64::new(0),
+            changing: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Who mints at this vnode; draws and persists an actor where there is none.
@@ -147,32 +156,55 @@ impl Vnodes {
         })
     }
 
-    /// Marks vnodes as incomplete or complete; fsynced before it counts as complete.
-    pub(super) async fn set_incomplete(
+    /// Marks vnodes as incomplete: at once in memory, fsynced when it returns.
+    pub(super) async fn mark_incomplete(
         &self,
         vnodes: impl IntoIterator<Item = VnodeId>,
-        is_incomplete: bool,
         store: &dyn Store,
     ) -> Result<(), CommitError> {
-        let _changing = self.changing.lock().await;
         let metas: Vec<(VnodeId, Meta)> = self.with(|known| {
+            self.findings.fetch_add(1, Ordering::SeqCst);
             let marked = |vnode| {
                 let meta = known.entry(vnode).or_default();
-                // Incomplete counts at once, complete only when it is on disk.
-                meta.is_incomplete |= is_incomplete;
-                (vnode, Meta { is_incomplete, ..*meta })
+                meta.is_incomplete = true;
+                (vnode, *meta)
             };
             vnodes.into_iter().map(marked).collect()
         });
-        persist(store, &metas).await?;
-        if !is_incomplete {
-            self.with(|known| {
-                for (vnode, _) in &metas {
-                    known.entry(*vnode).or_default().is_incomplete = false;
-                }
-            });
+        let _changing = self.changing.lock().await;
+        persist(store, &metas).await
+    }
+
+    /// To be handed to [`Vnodes::mark_complete`] by what begins to mend now.
+    pub(super) fn findings(&self) -> u64 {
+        self.findings.load(Ordering::SeqCst)
+    }
+
+    /// Marks a vnode as complete, fsynced first, unless something was found incomplete since
+    /// `findings`. Says whether it is complete now.
+    pub(super) async fn mark_complete(
+        &self,
+        vnode: VnodeId,
+        findings: u64,
+        store: &dyn Store,
+    ) -> Result<bool, CommitError> {
+        let _changing = self.changing.lock().await;
+        if self.findings() != findings {
+            return Ok(false);
         }
-        Ok(())
+        persist(store, &[(vnode, Meta { is_incomplete: false, ..self.meta(vnode) })]).await?;
+        let is_still_so = self.with(|known| {
+            let is_still_so = self.findings() == findings;
+            if is_still_so {
+                known.entry(vnode).or_default().is_incomplete = false;
+            }
+            is_still_so
+        });
+        if !is_still_so {
+            // Found incomplete while that was being written: the mark goes back to the disk.
+            persist(store, &[(vnode, self.meta(vnode))]).await?;
+        }
+        Ok(is_still_so)
     }
 
     fn meta(&self, vnode: VnodeId) -> Meta {

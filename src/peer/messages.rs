@@ -27,6 +27,9 @@ pub struct Envelope {
     pub from: NodeId,
     /// Its data directory.
     pub incarnation: DataIncarnation,
+    /// The data directory that is meant; `None` where the sender does not know yet. An address may
+    /// have come to lead to another node.
+    pub to: Option<DataIncarnation>,
     /// Its cluster state; `None` before there is one.
     pub stamp: Option<StateStamp>,
     /// How long the sender still waits, in milliseconds.
@@ -111,10 +114,21 @@ pub struct Hello {
     pub boot: BootNumber,
     /// Drawn at that start: tells one start from another with the same number.
     pub nonce: u64,
+    /// The last starts before this one, as the directory knows them, the latest first.
+    pub history: Vec<PastBoot>,
     /// Where clients reach it.
     pub http: String,
     /// The version it runs.
     pub software: String,
+}
+
+/// One start of a data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastBoot {
+    /// Its number.
+    pub number: BootNumber,
+    /// Drawn at it.
+    pub nonce: u64,
 }
 
 /// What a node answers.
@@ -176,17 +190,17 @@ pub struct HeldVersion {
 pub struct Page {
     /// Keys and records in their stored form, in the order of the keys.
     pub records: Vec<(KeyPath, Bytes)>,
-    /// Whether the vnode ends here.
-    pub is_last: bool,
+    /// Go on behind this key; `None`: the vnode ends here.
+    pub next: Option<KeyPath>,
 }
 
 /// What the receiver of a [`Hello`] knew before, and who it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HelloAnswer {
-    /// The greatest boot number it had seen of the sender before this start.
-    pub known: Option<BootNumber>,
-    /// A greater one than the sender's, or another start under the same number: the sender's
-    /// directory was rolled back or copied.
+    /// The last start that it had seen of the sender before this one.
+    pub known: Option<PastBoot>,
+    /// It has seen a start that the sender's directory does not know of: that was rolled back or
+    /// copied.
     pub is_rolled_back: bool,
     /// Its own greeting.
     pub hello: Hello,

@@ -40,11 +40,11 @@ impl Node {
                     }
                     outcome => return outcome,
                 },
-                Ok(_) => return Err(maybe_begun(&reports, set, required)),
+                Ok(_) => return Err(maybe_begun(reports, set, required)),
                 Err(failure) => {
                     reports.set(replica, failure.outcome());
                     if !failure.is_unbegun() {
-                        return Err(maybe_begun(&reports, set, required));
+                        return Err(maybe_begun(reports, set, required));
                     }
                 }
             }
@@ -59,7 +59,12 @@ impl Node {
 
 /// Whether another replica may do what this one could not.
 fn may_differ_elsewhere(error: &OperationError) -> bool {
-    matches!(error, OperationError::DiskFull { .. } | OperationError::NotReady(_))
+    match error {
+        OperationError::DiskFull { .. } | OperationError::NotReady(_) => true,
+        // It refused itself: its store failed, or its vnode is not what it should be.
+        OperationError::LevelNotReached { reached, .. } => reached.acks.got == 0,
+        _ => false,
+    }
 }
 
 fn outcome_of(error: &OperationError) -> ReplicaOutcome {
@@ -69,7 +74,11 @@ fn outcome_of(error: &OperationError) -> ReplicaOutcome {
     }
 }
 
-fn maybe_begun(reports: &Reports, set: &ReplicaSet, required: u8) -> WriteFailure {
+/// The replica that was asked may have sent the write to all others before it was lost.
+fn maybe_begun(mut reports: Reports, set: &ReplicaSet, required: u8) -> WriteFailure {
+    for replica in set.indices().filter(|replica| set.is_up(*replica)) {
+        reports.set(replica, ReplicaOutcome::Timeout);
+    }
     let reached = reports.reached(set, 0, required);
     WriteFailure {
         error: OperationError::Timeout { reached, maybe_applied: true, context: None },

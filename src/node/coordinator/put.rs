@@ -165,7 +165,8 @@ impl Node {
         level: WriteLevel,
     ) -> Result<Option<(Summary, Acks)>, OperationError> {
         let is_needed = job.seen == Seen::OwnRead || !job.conditions.is_empty();
-        if !is_needed || level.get() == 1 {
+        let local_suffices = level.get() == 1 && !self.vnodes.is_incomplete(set.vnode);
+        if !is_needed || local_suffices {
             return Ok(None);
         }
         let read = ReadJob {
@@ -192,30 +193,22 @@ impl Node {
         error: MintError,
     ) -> OperationError {
         let epoch = layout.state.epoch;
-        let seal = |there: &Summary| {
-            let cover = token_cover_for_get(there);
-            self.token_key().map(|key| ContextToken::seal(&cover, &job.path, key))
-        };
-        let told = |there: Summary| {
-            Ok(match error {
-                MintError::TooManySiblings(_) => OperationError::TooManySiblings {
-                    count: there.versions().len(),
-                    context: seal(&there)?,
-                    epoch,
-                },
-                _ => OperationError::PreconditionFailed {
-                    set: (!there.is_absent()).then(|| EtagSet(there.etag_set())),
-                    context: seal(&there)?,
-                    acks,
-                    epoch,
-                },
-            })
-        };
-        match &error {
-            MintError::Condition(there) | MintError::TooManySiblings(there) => {
-                told(there.clone()).unwrap_or_else(|not_ready| not_ready)
-            }
-            MintError::Refused(refusal) => self.refused_here(refusal, acks),
+        let key = self.token_key_of(layout);
+        let seal =
+            |there: &Summary| ContextToken::seal(&token_cover_for_get(there), &job.path, key);
+        match error {
+            MintError::Condition(there) => OperationError::PreconditionFailed {
+                set: (!there.is_absent()).then(|| EtagSet(there.etag_set())),
+                context: seal(&there),
+                acks,
+                epoch,
+            },
+            MintError::TooManySiblings(there) => OperationError::TooManySiblings {
+                count: there.versions().len(),
+                context: seal(&there),
+                epoch,
+            },
+            MintError::Refused(refusal) => self.refused_here(&refusal, acks),
         }
     }
 

@@ -8,10 +8,10 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::{FAIL_OVER_AFTER, Reports, refuse_unavailable};
-use crate::node::Node;
 use crate::node::calls::PeerFailure;
 use crate::node::layout::ReplicaSet;
 use crate::node::replica::Place;
+use crate::node::{Node, Phase};
 use crate::peer::messages::{Answer as PeerAnswer, Part, Refusal, Request};
 use crate::protocol::causality::{Record, Summary};
 use crate::protocol::operation::{OperationError, Reached, ReplicaOutcome};
@@ -175,7 +175,14 @@ impl Node {
     ) {
         for replica in stale {
             let repair = self.repair(set, *replica, stored.clone(), job);
-            self.tasks.spawn(repair);
+            let mut phase = self.phase();
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    biased;
+                    _ = repair => {}
+                    _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {}
+                }
+            });
         }
     }
 
@@ -281,6 +288,7 @@ impl<D: Fetched> Reading<'_, D> {
     }
 
     fn mend(&mut self, replica: ReplicaIndex) {
+        self.race_at = self.race_at.min(Instant::now() + FAIL_OVER_AFTER);
         let merged = self.core.merged().and_then(D::stored);
         let stored = merged.expect("only reads of whole records mend");
         let repair = self.node.repair(self.set, replica, stored, self.job);

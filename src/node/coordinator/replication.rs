@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Reports;
 use super::put::{Outcome, WriteJob};
-use crate::node::Node;
 use crate::node::calls::PeerFailure;
 use crate::node::layout::{Layout, ReplicaSet};
 use crate::node::replica::Minted;
+use crate::node::{Node, Phase};
 use crate::peer::messages::{Answer, Refusal, Request, WriteFailure};
 use crate::protocol::causality::{Context, ContextToken, token_cover_after_write};
 use crate::protocol::operation::{
@@ -32,8 +33,11 @@ pub(super) struct Replication<'a> {
     job: &'a WriteJob,
     level: WriteLevel,
     minted: Minted,
+    /// Who is sent to.
+    up: SmallVec<[ReplicaIndex; 5]>,
     put: Put,
     reports: Reports,
+    is_own_copy_done: bool,
 }
 
 impl<'a> Replication<'a> {
@@ -45,17 +49,24 @@ impl<'a> Replication<'a> {
         level: WriteLevel,
         minted: Minted,
     ) -> Self {
-        let put = Put::start(level.get(), set.n(), |replica| !set.is_up(replica));
-        Self { node, layout, set, job, level, minted, put, reports: Reports::new(set) }
+        // Looked at once: who goes down meanwhile is sent to all the same.
+        let up: SmallVec<[ReplicaIndex; 5]> =
+            set.indices().filter(|replica| set.is_up(*replica)).collect();
+        let put = Put::start(level.get(), set.n(), |replica| !up.contains(&replica));
+        let reports = Reports::new(set);
+        let is_own_copy_done = false;
+        Self { node, layout, set, job, level, minted, up, put, reports, is_own_copy_done }
     }
 
     /// Sends the record to all replicas that are up; answers as soon as the level is reached or
-    /// out of reach, or the deadline has passed; returns when every send has ended.
+    /// out of reach, or the deadline has passed; returns when every send has ended, or, once it
+    /// has answered and its own copy is done, when the node stops.
     pub(super) async fn run(mut self, answer: oneshot::Sender<Outcome>) {
         let mut answer = Some(answer);
         let mut sends = self.send_all();
         let deadline = tokio::time::sleep_until(self.job.deadline);
         tokio::pin!(deadline);
+        let mut phase = self.node.phase();
         loop {
             let outcome = tokio::select! {
                 biased;
@@ -64,6 +75,8 @@ impl<'a> Replication<'a> {
                     None => return,
                 },
                 () = &mut deadline, if answer.is_some() => Some(Err(self.timed_out())),
+                _ = phase.wait_for(|phase| *phase == Phase::Stopping),
+                    if answer.is_none() && self.is_own_copy_done => return,
             };
             if let Some((outcome, answer)) =
                 outcome.and_then(|outcome| Some((outcome, answer.take()?)))
@@ -76,7 +89,7 @@ impl<'a> Replication<'a> {
 
     fn send_all(&mut self) -> FuturesUnordered<BoxFuture<'static, Sent>> {
         let sends = FuturesUnordered::new();
-        for replica in self.set.indices().filter(|replica| self.set.is_up(*replica)) {
+        for replica in self.up.clone() {
             self.reports.set(replica, ReplicaOutcome::Timeout);
             sends.push(if self.set.local == Some(replica) {
                 self.own_copy(replica)
@@ -113,6 +126,7 @@ impl<'a> Replication<'a> {
 
     /// Takes the end of one send; what to answer, if that is known now.
     fn take(&mut self, (replica, sent): Sent) -> Option<Outcome> {
+        self.is_own_copy_done |= self.set.local == Some(replica);
         let progress = match sent {
             Ok(()) => {
                 self.reports.set(replica, ReplicaOutcome::Ok);

@@ -75,8 +75,52 @@ async fn a_copy_of_a_cleanly_stopped_disk_does_not_pass_as_the_disk() {
     world.put(1, &key, "later").ok().await;
     world.crash(1);
     world.put_disk(1, copy);
-    let outcome = world.try_start(&[1]).await.remove(0);
-    assert!(matches!(outcome, Err(StartError::RolledBack { .. })), "{outcome:?}");
+    for attempt in 1..=3 {
+        let outcome = world.try_start(&[1]).await.remove(0);
+        assert!(matches!(outcome, Err(StartError::RolledBack { .. })), "{attempt}: {outcome:?}");
+        world.crash(1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_was_away_does_not_vouch_for_an_old_copy() {
+    let mut world = World::new(3).started().await;
+    let key = path("b", "k");
+    world.put(1, &key, "v").level(Level::All).ok().await;
+    world.stop(1).await;
+    let copy = world.take_disk(1);
+    world.put_disk(1, copy.crash());
+    world.crash(3);
+    world.start(&[1]).await;
+    world.put(1, &key, "later").ok().await;
+    world.stop(1).await;
+    drop(world.take_disk(1));
+    world.put_disk(1, copy);
+    world.crash(2);
+    world.start(&[3]).await;
+    world.start(&[1]).await;
+    assert!(world.retired(1) > 0.0, "node-3 knows nothing of the start in between");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_at_a_peers_address_stops_nobody_else() {
+    let mut world = World::new(3).started().await;
+    let key = path("b", "k");
+    world.crash(3);
+    for i in [1, 2] {
+        world.stop(i).await;
+        world.start(&[i]).await;
+    }
+    let alone = |s: &mut crate::config::Settings| s.initial_nodes.clear();
+    world.put_disk(3, MemoryStore::new(Durability::Sync));
+    world = world.configure(alone);
+    world.start(&[3]).await;
+    world.settle().await;
+    world.put(1, &key, "v").ok().await;
+    assert_eq!(world.values(2, &key).await, ["v"]);
+    world.stop(1).await;
+    world.start(&[1]).await;
+    assert_eq!(world.values(1, &key).await, ["v"]);
 }
 
 #[tokio::test(start_paused = true)]

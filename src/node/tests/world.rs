@@ -147,7 +147,8 @@ impl World {
         let started = join_all(starts).await;
         let mut outcomes = Vec::new();
         for ((i, opened), started) in which.iter().zip(opened).zip(started) {
-            outcomes.push(opened.map(|member| drop(self.members.insert(*i, member))).and(started));
+            let kept = opened.map(|member| drop(self.members.insert(*i, member)));
+            outcomes.push(kept.and(started));
         }
         outcomes
     }

@@ -154,6 +154,8 @@ pub struct Formation {
     me: NodeId,
     terms: FoundingTerms,
     incarnations: BTreeMap<NodeId, DataIncarnation>,
+    /// What these incarnations make, once all are known.
+    derived: Option<Box<ClusterState>>,
     promises: BTreeMap<NodeId, ClusterId>,
 }
 
@@ -167,7 +169,8 @@ impl Formation {
     ) -> Self {
         let incarnations = [(me.clone(), incarnation)].into();
         let promises = promised.map(|promise| (me.clone(), promise)).into_iter().collect();
-        Self { me, terms, incarnations, promises }
+        let derived = terms.derive(&incarnations).map(Box::new);
+        Self { me, terms, incarnations, derived, promises }
     }
 
     /// What to tell the others.
@@ -192,7 +195,10 @@ impl Formation {
         if offer.terms != self.terms {
             return Err(FormationError::OtherTerms(offer.from.clone()));
         }
-        self.incarnations.insert(offer.from.clone(), offer.incarnation);
+        let known = self.incarnations.insert(offer.from.clone(), offer.incarnation);
+        if known != Some(offer.incarnation) {
+            self.derived = self.terms.derive(&self.incarnations).map(Box::new);
+        }
         match offer.promised {
             Some(promise) => self.promises.insert(offer.from.clone(), promise),
             None => self.promises.remove(&offer.from),
@@ -207,7 +213,7 @@ impl Formation {
 
     /// What is to be done next.
     pub fn next(&self) -> Next {
-        let Some(state) = self.terms.derive(&self.incarnations) else {
+        let Some(state) = &self.derived else {
             return Next::Ask(self.others_without(|id| self.incarnations.contains_key(id)));
         };
         let Some(promise) = self.promises.get(&self.me) else {
@@ -216,7 +222,7 @@ impl Formation {
         let agreed = |id: &NodeId| self.promises.get(id) == Some(promise);
         let open = self.others_without(agreed);
         if open.is_empty() && state.cluster == *promise {
-            Next::Formed(Box::new(state))
+            Next::Formed(state.clone())
         } else {
             Next::Ask(open)
         }
@@ -226,7 +232,7 @@ impl Formation {
     /// incarnations make: else it was given for a disk that is gone. Seen before promising, so
     /// that nothing is promised in vain.
     fn check_promises(&self, offer: &Offer) -> Result<(), FormationError> {
-        let derived = self.terms.derive(&self.incarnations).map(|state| state.cluster);
+        let derived = self.derived.as_ref().map(|state| state.cluster);
         let mine = self.promises.get(&self.me).copied();
         let theirs = offer.promised;
         let expected = [mine, derived];

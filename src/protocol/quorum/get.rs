@@ -170,10 +170,11 @@ impl<D: Mergeable> Get<D> {
     }
 
     /// The replicas asked are slow: asks one more, if there is one; or for its record one of those
-    /// that sent a digest, if no record came.
+    /// that sent a digest, if no record came. Replicas that are slow to take the merge: sends it
+    /// to one that was not asked.
     pub fn hedge(&mut self) -> Vec<GetCommand> {
         if self.settled.is_some() {
-            return Vec::new();
+            return self.mend_spare().into_iter().collect();
         }
         self.ask_spare().or_else(|| self.ask_for_record()).into_iter().collect()
     }
@@ -285,6 +286,17 @@ impl<D: Mergeable> Get<D> {
         let want = if self.plan.digests && has_full { Want::Digest } else { Want::Full };
         self.heard[spare.index()] = Heard::Asked(want);
         Some(GetCommand::Ask(spare, want))
+    }
+
+    fn mend_spare(&mut self) -> Option<GetCommand> {
+        if self.done || self.repairing() == 0 {
+            return None;
+        }
+        let is_spare =
+            |r: &&ReplicaIndex| matches!(self.heard[r.index()], Heard::Nothing | Heard::Asked(_));
+        let spare = *self.plan.candidates.iter().find(is_spare)?;
+        self.heard[spare.index()] = Heard::Repairing;
+        Some(GetCommand::Repair(spare))
     }
 
     fn ask_for_record(&mut self) -> Option<GetCommand> {

@@ -73,6 +73,16 @@ fn a_repair_that_fails_goes_to_a_replica_that_was_not_asked() {
 }
 
 #[test]
+fn a_replica_that_is_silent_about_its_repair_is_passed_over() {
+    let (mut get, _) = Get::start(plan(2, 3, RepairMode::Blocking));
+    get.answered(r(0), Answer::Full(Writes::of(&[1])));
+    get.answered(r(1), Answer::Digest(Writes::of(&[1, 2]).digest()));
+    get.answered(r(1), Answer::Full(Writes::of(&[1, 2])));
+    assert_eq!(get.hedge(), [GetCommand::Repair(r(2))]);
+    assert_eq!(get.repaired(r(2)), [GetCommand::Finish]);
+}
+
+#[test]
 fn at_level_all_one_stale_replica_of_three_does_not_hold_up_the_answer() {
     let (mut get, _) = Get::start(plan(3, 3, RepairMode::Blocking));
     let new = Writes::of(&[1, 2]);
