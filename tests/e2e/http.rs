@@ -171,7 +171,7 @@ impl Client {
             };
             connection.send(&request.to_bytes()).await?;
             let answer = connection.answer(&request.method).await?;
-            Ok((connection, answer))
+            io::Result::Ok((connection, answer))
         };
         let (connection, answer) = timeout(self.patience, exchange).await??;
         let is_closing = answer.header("Connection").is_some_and(|value| value == "close");
