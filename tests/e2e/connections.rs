@@ -1,8 +1,8 @@
 //! A crowd of connections from another process, which has a limit of open files of its own.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -13,7 +13,10 @@ use crate::process::eventually;
 
 const MAX_CONNECTIONS: usize = 2_000;
 const CROWD: usize = 5_000;
+/// The variable that makes this binary the crowd, and says where to.
 const ADDRESS: &str = "CROWD_ADDRESS";
+/// Stands before the counts that the crowd prints.
+const COUNTS: &str = "connected/turned away: ";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_thousand_connections_are_served_or_turned_away() {
@@ -48,7 +51,9 @@ async fn five_thousand_connections_are_served_or_turned_away() {
 
 /// The other process: this very binary, told by a variable to be the crowd.
 struct Crowd {
-    child: std::process::Child,
+    child: Child,
+    /// Held, so that the rest of what it prints can be printed.
+    _lines: Lines<BufReader<ChildStdout>>,
     connected: usize,
     turned_away: usize,
 }
@@ -62,13 +67,14 @@ impl Crowd {
             .stdout(Stdio::piped())
             .spawn()
             .expect("it starts");
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let counts = lines.map_while(Result::ok).find_map(|line| {
-            let (connected, turned_away) = line.split_once("crowd ")?.1.split_once(' ')?;
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let counts = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let (_, counts) = line.split_once(COUNTS)?;
+            let (connected, turned_away) = counts.split_once('/')?;
             Some((connected.parse().ok()?, turned_away.parse().ok()?))
         });
         let (connected, turned_away) = counts.expect("the crowd counts itself");
-        Self { child, connected, turned_away }
+        Self { child, _lines: lines, connected, turned_away }
     }
 
     fn disperse(mut self) {
@@ -94,7 +100,7 @@ fn be_a_crowd() {
     let size = CROWD.min(files.saturating_sub(50));
     let connections: Vec<TcpStream> = (0..size).map(|_| connect(address)).collect();
     let turned_away = connections.iter().filter(|connection| is_turned_away(connection)).count();
-    println!("crowd {} {turned_away} ", connections.len());
+    println!("{COUNTS}{}/{turned_away}", connections.len());
     std::io::stdout().flush().expect("the parent listens");
     // Until the parent has seen enough.
     let _ = std::io::stdin().read(&mut [0]);

@@ -1,5 +1,6 @@
 //! Data directories and ports that a node must not take: exit code 1, and one clear line.
 
+use std::fs;
 use std::path::PathBuf;
 
 use crate::cluster::Cluster;
@@ -61,12 +62,17 @@ async fn a_directory_or_a_port_in_use_is_refused() {
     let used = text(cluster.nodes[0].data_dir());
     let said = refusal(&spare, 0, &["--data-dir", &used]).await;
     assert!(said.contains("in use by another process"), "{said}");
-    let http = cluster.nodes[0].http.address().to_string();
-    let said = refusal(&spare, 0, &["--http", &http]).await;
-    assert!(said.contains("can't listen for clients") && said.contains(&http), "{said}");
-    let peer = cluster.nodes[0].peer.address().to_string();
-    let said = refusal(&spare, 0, &["--peer", &peer, "--advertise-peer", &peer]).await;
-    assert!(said.contains("can't listen for peers") && said.contains(&peer), "{said}");
+    let settings = spare.nodes[0].settings();
+    let right = fs::read_to_string(&settings).expect("settings");
+    let (mine, theirs) = (&spare.nodes[0], &cluster.nodes[0]);
+    for (what, free, taken) in
+        [("clients", &mine.http, &theirs.http), ("peers", &mine.peer, &theirs.peer)]
+    {
+        let (free, taken) = (free.address().to_string(), taken.address().to_string());
+        fs::write(&settings, right.replace(&free, &taken)).expect("written");
+        let said = refusal(&spare, 0, &[]).await;
+        assert!(said.contains(&format!("can't listen for {what} on {taken}")), "{said}");
+    }
     cluster.ask(0, Request::put("/v1/kv/b/k", "value")).await.expect(204);
 }
 
@@ -74,7 +80,7 @@ async fn a_directory_or_a_port_in_use_is_refused() {
 async fn a_directory_that_can_not_be_one_is_refused() {
     let cluster = Cluster::planned(1, "");
     let file = cluster.folder().join("file");
-    std::fs::write(&file, "not a directory").expect("written");
+    fs::write(&file, "not a directory").expect("written");
     let said = refusal(&cluster, 0, &["--data-dir", &text(file)]).await;
     assert!(said.contains("file"), "{said}");
     let below_proc = refusal(&cluster, 0, &["--data-dir", "/proc/starling"]).await;

@@ -92,10 +92,6 @@ impl Answer {
         self.header("Starling-Context").unwrap_or_else(|| panic!("no context: {self:?}"))
     }
 
-    pub fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
-    }
-
     /// Checks the status.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
@@ -160,6 +156,11 @@ impl Client {
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
+    }
+
+    /// The next request goes over a new connection.
+    pub fn disconnect(&mut self) {
+        self.connection = None;
     }
 
     /// Sends a request and reads the answer; no second try.

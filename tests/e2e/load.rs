@@ -192,6 +192,8 @@ impl Worker {
             if !is_set(&self.shared.avoided, self.turn) {
                 return self.turn;
             }
+            // Its process may be another one when it is asked again.
+            self.clients[self.turn].disconnect();
         }
     }
 
