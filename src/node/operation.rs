@@ -61,8 +61,8 @@ pub struct GetAnswer {
     pub set: EtagSet,
     /// The sealed context token.
     pub context: String,
-    /// How many replicas answered.
-    pub acks: Acks,
+    /// Which replicas answered.
+    pub reached: Reached,
     /// The epoch it was answered in.
     pub epoch: Epoch,
 }
