@@ -9,6 +9,7 @@ pub use crate::protocol::operation::{
     Acks, Condition, EtagSet, OperationError, Reached, ReplicaOutcome, ReplicaReport, Seen,
     WriteAnswer,
 };
+pub use crate::storage::BoxFuture;
 use crate::types::{Bucket, Epoch, KeyPath, Level, RequestId};
 
 /// What goes with every operation on a key.
@@ -61,14 +62,11 @@ pub struct GetAnswer {
     pub set: EtagSet,
     /// The sealed context token.
     pub context: String,
-    /// How many replicas answered.
-    pub acks: Acks,
+    /// Which replicas answered.
+    pub reached: Reached,
     /// The epoch it was answered in.
     pub epoch: Epoch,
 }
-
-/// A boxed future, as the seams hand out.
-pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What the HTTP API needs of a node. [`crate::node::Node`] is the one implementation that serves
 /// clients; the API's own tests bring a scripted one, so that every error can be provoked.

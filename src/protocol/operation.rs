@@ -125,7 +125,7 @@ pub enum OperationError {
         /// The sealed context of the key.
         context: String,
         /// How far the read got.
-        acks: Acks,
+        reached: Reached,
         /// The epoch it was answered in.
         epoch: Epoch,
     },
@@ -137,7 +137,7 @@ pub enum OperationError {
         /// The sealed context of it.
         context: String,
         /// How far the read got.
-        acks: Acks,
+        reached: Reached,
         /// The epoch it was answered in.
         epoch: Epoch,
     },
@@ -151,6 +151,8 @@ pub enum OperationError {
         count: usize,
         /// The sealed context that covers them.
         context: String,
+        /// How far the read before the write got.
+        reached: Reached,
         /// The epoch it was answered in.
         epoch: Epoch,
     },

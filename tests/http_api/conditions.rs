@@ -1,9 +1,9 @@
 //! Conditional requests.
 
-use starling::node::operation::{Acks, Condition, EtagSet, OperationError};
+use starling::node::operation::{Condition, EtagSet, OperationError};
 use starling::types::Epoch;
 
-use crate::node::{SET, Server, Step, one, siblings};
+use crate::node::{SET, Server, Step, answered, one, siblings};
 
 #[tokio::test]
 async fn a_read_of_what_the_client_has_is_304() {
@@ -84,7 +84,7 @@ async fn a_failed_condition_is_412_with_what_is_there() {
         server.script.then(Step::Fails(OperationError::PreconditionFailed {
             set,
             context: "what-is-there".into(),
-            acks: Acks { got: 2, required: 2, n: 3 },
+            reached: answered(),
             epoch: Epoch::new(9),
         }));
         let reply = client.ask("PUT", "/v1/kv/b/k", &[("If-Match", "*")]).await;

@@ -3,7 +3,7 @@
 use starling::node::operation::{OperationError, Reached};
 use starling::types::{Epoch, NodeId};
 
-use crate::node::{ACKS, Server, Step, reached};
+use crate::node::{Server, Step, answered, reached};
 
 fn never_asked() -> Reached {
     let mut reached = reached();
@@ -21,7 +21,7 @@ fn failures() -> Vec<(OperationError, u16, &'static str)> {
             OperationError::VersionNotFound {
                 version: "x".into(),
                 context: "of-the-key".into(),
-                acks: ACKS,
+                reached: answered(),
                 epoch: Epoch::new(7),
             },
             404,
@@ -31,6 +31,7 @@ fn failures() -> Vec<(OperationError, u16, &'static str)> {
             OperationError::TooManySiblings {
                 count: 100,
                 context: "covers-all".into(),
+                reached: answered(),
                 epoch: Epoch::new(7),
             },
             409,

@@ -94,6 +94,11 @@ pub fn wrote() -> Step {
     })
 }
 
+/// Two replicas answered, as [`ACKS`] says.
+pub fn answered() -> Reached {
+    Reached { acks: ACKS, ..reached() }
+}
+
 pub fn reached() -> Reached {
     let report =
         |node: &str, outcome| ReplicaReport { node: NodeId::new(node).expect("valid"), outcome };
@@ -133,7 +138,7 @@ impl Script {
 fn found(shown: Shown, siblings: usize) -> GetAnswer {
     let context = "a-context-token-made-up".into();
     let set = EtagSet(0xab);
-    GetAnswer { shown, siblings, set, context, acks: ACKS, epoch: Epoch::new(7) }
+    GetAnswer { shown, siblings, set, context, reached: answered(), epoch: Epoch::new(7) }
 }
 
 impl Service for Script {

@@ -103,10 +103,10 @@ impl Failure {
         self.with(headers::CONTEXT.clone(), answer::text(context))
     }
 
-    /// With how many replicas answered, and in which epoch.
-    pub fn with_acks(mut self, acks: Acks, epoch: Epoch) -> Self {
-        self.0.acks = Some(acks);
-        self.with(headers::EPOCH.clone(), HeaderValue::from(epoch.get()))
+    /// With which replicas answered, and in which epoch.
+    pub fn with_answers(self, reached: Reached, epoch: Epoch) -> Self {
+        let epoch = HeaderValue::from(epoch.get());
+        self.with_reached(reached).with(headers::EPOCH.clone(), epoch)
     }
 
     fn with(mut self, name: http::HeaderName, value: HeaderValue) -> Self {
@@ -180,15 +180,12 @@ impl From<OperationError> for Failure {
         let failure = Self::new(code_of(&error), error.to_string());
         let failure = if error.maybe_applied() { failure.maybe_applied() } else { failure };
         match error {
-            OperationError::VersionNotFound { context, acks, epoch, .. } => {
-                failure.with_context(&context).with_acks(acks, epoch)
+            OperationError::VersionNotFound { context, reached, epoch, .. }
+            | OperationError::TooManySiblings { context, reached, epoch, .. } => {
+                failure.with_context(&context).with_answers(reached, epoch)
             }
-            OperationError::PreconditionFailed { set, context, acks, epoch } => {
-                failure.with_etag(set).with_context(&context).with_acks(acks, epoch)
-            }
-            OperationError::TooManySiblings { context, epoch, .. } => {
-                let epoch = HeaderValue::from(epoch.get());
-                failure.with_context(&context).with(headers::EPOCH.clone(), epoch)
+            OperationError::PreconditionFailed { set, context, reached, epoch } => {
+                failure.with_etag(set).with_context(&context).with_answers(reached, epoch)
             }
             OperationError::Unavailable(reached) => failure.with_reached(reached),
             OperationError::Timeout { reached, context, .. }

@@ -36,7 +36,7 @@ pub async fn get(app: &App, call: &mut Call<'_>, path: KeyPath) -> Result<Answer
     let mut answer = match shown {
         Shown::Nothing { deleted } => {
             let failure = Failure::not_found(deleted).with_context(&got.context);
-            return Err(failure.with_acks(got.acks, got.epoch));
+            return Err(failure.with_answers(got.reached, got.epoch));
         }
         Shown::One(version) => {
             // With `?version=`, the tag names this content only where it is all there is.
@@ -47,7 +47,7 @@ pub async fn get(app: &App, call: &mut Call<'_>, path: KeyPath) -> Result<Answer
     };
     let headers = answer.headers_mut();
     headers.insert(headers::SIBLINGS.clone(), HeaderValue::from(got.siblings));
-    headers.insert(headers::ACKS.clone(), answer::acks(got.acks));
+    headers.insert(headers::ACKS.clone(), answer::acks(got.reached.acks));
     headers.insert(headers::EPOCH.clone(), HeaderValue::from(got.epoch.get()));
     headers.insert(headers::CONTEXT.clone(), answer::text(&got.context));
     Ok(answer)
@@ -96,7 +96,7 @@ fn several(
     let Some(form) = siblings::negotiate(&call.head.headers) else {
         let detail = "the key has siblings; accept application/json or multipart/mixed";
         let failure = Failure::new(Code::NotAcceptable, detail).with_context(&got.context);
-        return Err(failure.with_acks(got.acks, got.epoch));
+        return Err(failure.with_answers(got.reached.clone(), got.epoch));
     };
     let suffix = match form {
         Form::Json => ".j",
@@ -134,7 +134,7 @@ fn unmodified(
         return Err(Failure::from(OperationError::PreconditionFailed {
             set: Some(got.set),
             context: got.context.clone(),
-            acks: got.acks,
+            reached: got.reached.clone(),
             epoch: got.epoch,
         }));
     }

@@ -9,7 +9,7 @@ use crate::node::operation::{Get, GetAnswer};
 use crate::protocol::causality::{
     ContextToken, Record, Shown, Version, token_cover_for_get, token_cover_for_version,
 };
-use crate::protocol::operation::{Acks, EtagSet, OperationError};
+use crate::protocol::operation::{EtagSet, OperationError, Reached};
 use crate::protocol::quorum::RepairMode;
 use crate::types::Epoch;
 
@@ -31,13 +31,12 @@ impl Node {
             deadline: get.terms.deadline,
             request_id: get.terms.request_id.clone(),
         };
-        let finished = self.read::<Record>(&set, &job).await?;
+        let (finished, reached) = self.read::<Record>(&set, &job).await?;
         if !finished.stale.is_empty() {
             let stored = finished.merged.to_stored_bytes();
             self.repair_in_background(&set, &finished.stale, &stored, &job);
         }
-        let acks = Acks { got: finished.got, required: job.required, n: set.n() };
-        self.show(&get, &finished.merged, acks, layout.state.epoch)
+        self.show(&get, &finished.merged, reached, layout.state.epoch)
     }
 
     /// What the client is shown of a record.
@@ -45,7 +44,7 @@ impl Node {
         &self,
         get: &Get,
         record: &Record,
-        acks: Acks,
+        reached: Reached,
         epoch: Epoch,
     ) -> Result<GetAnswer, OperationError> {
         let key = self.token_key()?;
@@ -53,27 +52,27 @@ impl Node {
         let all = record.shown(policy);
         let siblings = all.sibling_count();
         let whole = token_cover_for_get(record);
-        let (shown, cover) = match &get.version {
-            None => (all, whole),
-            Some(name) => {
-                let named = named_version(record, name).and_then(|version| {
-                    let cover = token_cover_for_version(record, version.dot())?;
-                    Some((Shown::One(version.clone()), cover))
-                });
-                named.ok_or_else(|| OperationError::VersionNotFound {
-                    version: name.clone(),
-                    context: ContextToken::seal(&whole, &get.path, key),
-                    acks,
-                    epoch,
-                })?
-            }
+        let named = match &get.version {
+            None => Some((all, whole.clone())),
+            Some(name) => named_version(record, name).and_then(|version| {
+                let cover = token_cover_for_version(record, version.dot())?;
+                Some((Shown::One(version.clone()), cover))
+            }),
+        };
+        let Some((shown, cover)) = named else {
+            return Err(OperationError::VersionNotFound {
+                version: get.version.clone().unwrap_or_default(),
+                context: ContextToken::seal(&whole, &get.path, key),
+                reached,
+                epoch,
+            });
         };
         Ok(GetAnswer {
             shown,
             siblings,
             set: EtagSet(record.etag_set()),
             context: ContextToken::seal(&cover, &get.path, key),
-            acks,
+            reached,
             epoch,
         })
     }

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::get::refuse_sloppy;
 use super::read::ReadJob;
-use super::refuse_unavailable;
 use super::replication::Replication;
+use super::{Reports, refuse_unavailable};
 use crate::node::Node;
 use crate::node::calls::PeerFailure;
 use crate::node::layout::{Layout, ReplicaSet};
@@ -22,8 +22,7 @@ use crate::node::replica::{Mint, MintError, Minted, Place, check_conditions};
 use crate::peer::messages::{ForwardedWrite, Refusal, WriteFailure};
 use crate::protocol::causality::{Content, ContextToken, Summary, token_cover_for_get};
 use crate::protocol::operation::{
-    Acks, Condition, EtagSet, OperationError, Reached, ReplicaOutcome, ReplicaReport, Seen,
-    WriteAnswer,
+    Acks, Condition, EtagSet, OperationError, Reached, ReplicaOutcome, Seen, WriteAnswer,
 };
 use crate::protocol::quorum::RepairMode;
 use crate::types::{KeyPath, Level, OperationId, RequestId, WriteLevel};
@@ -83,7 +82,10 @@ impl Node {
                 None => drop(answer.send(node.forward(&set, job).await)),
             }
         });
-        answered.await.unwrap_or_else(|_| Err(died())).map_err(|failure| failure.error)
+        match answered.await {
+            Ok(outcome) => outcome.map_err(|failure| failure.error),
+            Err(_) => Err(died().error),
+        }
     }
 
     /// Coordinates a write that another node forwarded.
@@ -108,7 +110,10 @@ impl Node {
         let (answer, answered) = oneshot::channel();
         let node = Arc::clone(self);
         self.tasks.spawn(async move { node.write_here(&layout, &set, job, answer).await });
-        answered.await.unwrap_or_else(|_| Err(died()))
+        match answered.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(died()),
+        }
     }
 
     /// Mints a write at this replica and sends it to the others; answers when the level is
@@ -146,11 +151,14 @@ impl Node {
             conditions: job.conditions.clone(),
             deadline: job.deadline,
         };
-        let acks =
-            read.map_or(Acks { got: 1, required: level.get(), n: set.n() }, |(_, acks)| acks);
+        // A write that read nothing elsewhere has asked this replica alone.
+        let reached = match read {
+            Some((_, reached)) => reached,
+            None => only_here(set, ReplicaOutcome::Ok, 1, level.get()),
+        };
         let place = Place::new(set.vnode, job.path.clone());
         let minted = self.mint(&place, mint).await;
-        let minted = minted.map_err(|error| self.mint_failed(layout, job, acks, error))?;
+        let minted = minted.map_err(|error| self.mint_failed(layout, set, job, reached, error))?;
         tracing::trace!(operation = %job.operation, request_id = %job.request_id, dot = %minted.dot, "minted");
         Ok((minted, level))
     }
@@ -163,7 +171,7 @@ impl Node {
         set: &ReplicaSet,
         job: &WriteJob,
         level: WriteLevel,
-    ) -> Result<Option<(Summary, Acks)>, OperationError> {
+    ) -> Result<Option<(Summary, Reached)>, OperationError> {
         let is_needed = job.seen == Seen::OwnRead || !job.conditions.is_empty();
         let local_suffices = level.get() == 1 && !self.vnodes.is_incomplete(set.vnode);
         if !is_needed || local_suffices {
@@ -176,20 +184,20 @@ impl Node {
             deadline: job.deadline,
             request_id: job.request_id.clone(),
         };
-        let finished = self.read::<Summary>(set, &read).await?;
-        let acks = Acks { got: finished.got, required: level.get(), n: set.n() };
+        let (finished, reached) = self.read::<Summary>(set, &read).await?;
         if let Err(error) = check_conditions(&finished.merged, &job.conditions) {
-            return Err(self.mint_failed(layout, job, acks, error));
+            return Err(self.mint_failed(layout, set, job, reached, error));
         }
-        Ok(Some((finished.merged, acks)))
+        Ok(Some((finished.merged, reached)))
     }
 
     /// What to tell of a write that was not minted.
     fn mint_failed(
         &self,
         layout: &Layout,
+        set: &ReplicaSet,
         job: &WriteJob,
-        acks: Acks,
+        reached: Reached,
         error: MintError,
     ) -> OperationError {
         let epoch = layout.state.epoch;
@@ -200,27 +208,24 @@ impl Node {
             MintError::Condition(there) => OperationError::PreconditionFailed {
                 set: (!there.is_absent()).then(|| EtagSet(there.etag_set())),
                 context: seal(&there),
-                acks,
+                reached,
                 epoch,
             },
             MintError::TooManySiblings(there) => OperationError::TooManySiblings {
                 count: there.versions().len(),
                 context: seal(&there),
+                reached,
                 epoch,
             },
-            MintError::Refused(refusal) => self.refused_here(&refusal, acks),
+            MintError::Refused(refusal) => self.refused_here(set, &refusal, reached.acks),
         }
     }
 
     /// What to tell of a write that this replica itself refused to mint.
-    fn refused_here(&self, refusal: &Refusal, acks: Acks) -> OperationError {
-        let node = self.settings.id.clone();
-        let report = |outcome| Reached {
-            acks: Acks { got: 0, ..acks },
-            replicas: vec![ReplicaReport { node: node.clone(), outcome }],
-        };
+    fn refused_here(&self, set: &ReplicaSet, refusal: &Refusal, acks: Acks) -> OperationError {
+        let report = |outcome| only_here(set, outcome, 0, acks.required);
         match refusal {
-            Refusal::DiskFull => OperationError::DiskFull { node },
+            Refusal::DiskFull => OperationError::DiskFull { node: self.settings.id.clone() },
             Refusal::NotServing => OperationError::NotReady("the node is stopping".into()),
             Refusal::TooLate => OperationError::Timeout {
                 reached: report(ReplicaOutcome::Timeout),
@@ -234,6 +239,15 @@ impl Node {
             },
         }
     }
+}
+
+/// Nothing was sent to any replica but this one.
+fn only_here(set: &ReplicaSet, outcome: ReplicaOutcome, got: u8, required: u8) -> Reached {
+    let mut reports = Reports::new(set);
+    if let Some(local) = set.local {
+        reports.set(local, outcome);
+    }
+    reports.reached(set, got, required)
 }
 
 /// The task of a write ended without an answer: it panicked.

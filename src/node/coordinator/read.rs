@@ -140,7 +140,7 @@ impl Node {
         self: &Arc<Self>,
         set: &ReplicaSet,
         job: &ReadJob,
-    ) -> Result<Finished<D>, OperationError> {
+    ) -> Result<(Finished<D>, Reached), OperationError> {
         refuse_unavailable(set, job.required)?;
         let plan = GetPlan {
             required: job.required,
@@ -332,11 +332,14 @@ impl<D: Fetched> Reading<'_, D> {
         commands
     }
 
-    fn conclude(self, ended: Ended) -> Result<Finished<D>, OperationError> {
-        let reached =
-            |got: u8| -> Reached { self.reports.reached(self.set, got, self.job.required) };
+    fn conclude(self, ended: Ended) -> Result<(Finished<D>, Reached), OperationError> {
+        let reached = |got: u8| self.reports.reached(self.set, got, self.job.required);
         match ended {
-            Ended::Finished => Ok(self.core.finish()),
+            Ended::Finished => {
+                let finished = self.core.finish();
+                let reached = reached(finished.got);
+                Ok((finished, reached))
+            }
             Ended::Failed => Err(OperationError::LevelNotReached {
                 reached: reached(self.core.got()),
                 maybe_applied: false,

@@ -1,0 +1,148 @@
+//! Nodes as processes of their own: the binary as it is shipped, on loopback, with RocksDB.
+
+mod fill;
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use self::fill::fill;
+use crate::load::connection::Connection;
+use crate::load::generator::measure;
+use crate::load::limit::measure_limits;
+use crate::load::plan::{Plan, Workload, rows};
+use crate::load::table::Table;
+
+/// How long a cluster may take to form.
+const FORM_TIMEOUT: Duration = Duration::from_secs(30);
+/// A node promises to end within 10 s of SIGTERM.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Measures these workloads, and the limit before them, on a new cluster of so many nodes.
+///
+/// # Errors
+/// What keeps the nodes from running, and any request that was answered with an error.
+pub async fn bench(title: &str, nodes: usize, workloads: &[Workload]) -> anyhow::Result<()> {
+    let plan = Plan::from_environment()?;
+    let rows = rows(workloads, &plan);
+    let limits = measure_limits(&rows, &plan).await?;
+    let cluster = Cluster::start(nodes).await?;
+    fill(&cluster.addresses, plan.keys).await?;
+    let mut table = Table::begin(title, limits);
+    for row in &rows {
+        table.add(row, &measure(row, &cluster.addresses, &plan).await?);
+    }
+    cluster.stop().await?;
+    table.end()
+}
+
+/// The processes. They are killed when this is dropped, and when this process ends.
+struct Cluster {
+    addresses: Vec<SocketAddr>,
+    nodes: Vec<Node>,
+    /// Last, so that it is deleted when they have ended.
+    _folder: TempDir,
+}
+
+struct Node {
+    process: Child,
+    log: PathBuf,
+}
+
+impl Cluster {
+    async fn start(count: usize) -> anyhow::Result<Self> {
+        // Not the system's folder for temporary files, which may be memory: fsync must cost.
+        let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let ports = free_ports(2 * count)?;
+        let (clients, peers) = ports.split_at(count);
+        let mut nodes = Vec::with_capacity(count);
+        for index in 0..count {
+            let home = folder.path().join(format!("node-{index}"));
+            nodes.push(start(home, &settings(index, clients, peers))?);
+        }
+        let mut cluster = Self { addresses: clients.to_vec(), nodes, _folder: folder };
+        cluster.wait_until_ready().await?;
+        Ok(cluster)
+    }
+
+    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        for (address, node) in self.addresses.iter().zip(&mut self.nodes) {
+            while !is_ready(*address).await {
+                let has_ended = node.process.try_wait()?.is_some();
+                if has_ended || begun.elapsed() > FORM_TIMEOUT {
+                    let log = std::fs::read_to_string(&node.log)?;
+                    bail!("the node at {address} did not get ready; its log:\n{log}");
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// A node that fails during the measurement, or to stop, is a failure of the benchmark.
+    async fn stop(mut self) -> anyhow::Result<()> {
+        for node in &self.nodes {
+            let pid = node.process.id().context("a node has ended by itself")?;
+            let pid = Pid::from_raw(pid.cast_signed()).context("a process id")?;
+            kill_process(pid, Signal::TERM)?;
+        }
+        for node in &mut self.nodes {
+            let ended = timeout(STOP_TIMEOUT, node.process.wait()).await;
+            let status = ended.context("a node did not stop in time")??;
+            ensure!(status.success(), "a node failed to stop: {status}");
+        }
+        Ok(())
+    }
+}
+
+/// Ports that nobody listens on. All are held until all are found, so that they differ.
+fn free_ports(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
+    let listeners: Vec<_> = (0..count)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<Result<_, _>>()?;
+    Ok(listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
+}
+
+fn settings(index: usize, clients: &[SocketAddr], peers: &[SocketAddr]) -> String {
+    let founder = |(index, peer)| format!("{{ id = \"node-{index}\", peer = \"{peer}\" }}");
+    let founders: Vec<String> = peers.iter().enumerate().map(founder).collect();
+    format!(
+        "id = \"node-{index}\"\nhttp = \"{}\"\npeer = \"{}\"\ndata_dir = \"data\"\n\
+         replication_factor = {}\ninitial_nodes = [{}]\n",
+        clients[index],
+        peers[index],
+        peers.len(),
+        founders.join(", "),
+    )
+}
+
+/// Starts a node in a folder of its own.
+fn start(home: PathBuf, settings: &str) -> anyhow::Result<Node> {
+    std::fs::create_dir(&home)?;
+    std::fs::write(home.join("starling.toml"), settings)?;
+    let log = home.join("log");
+    let output = File::create(&log)?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_starling"));
+    command.args(["server", "--config", "starling.toml", "--parent-pid"]);
+    command.arg(std::process::id().to_string());
+    // No setting from the environment may reach all nodes.
+    command.env_clear().current_dir(home).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    let process = command.spawn().context("can't start a node")?;
+    Ok(Node { process, log })
+}
+
+async fn is_ready(address: SocketAddr) -> bool {
+    let Ok(mut connection) = Connection::open(address).await else { return false };
+    let answer = connection.exchange(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    answer.is_ok_and(|status| status == 200)
+}
