@@ -135,6 +135,7 @@ impl Node {
             .and_then(|layout| layout.peer(&envelope.from).map(|peer| peer.incarnation));
         let (known, is_rolled_back) = match listed {
             Some(incarnation) if incarnation == envelope.incarnation => {
+                self.heard_from(&envelope.from);
                 self.note_boot(&envelope.from, hello).await?
             }
             _ => (None, false),
@@ -148,6 +149,14 @@ impl Node {
             stamp: self.layout().map(|layout| layout.stamp),
             listed,
         }))
+    }
+
+    /// A listed node has just started: connecting to it works again.
+    fn heard_from(&self, node: &NodeId) {
+        let layout = self.layout();
+        if let Some(peer) = layout.as_ref().and_then(|layout| layout.peer(node)) {
+            self.transport.heard_from(&peer.address);
+        }
     }
 
     /// Keeps a listed node's start. Returns what was known before it, and whether the sender's

@@ -61,6 +61,11 @@ pub trait Transport: Send + Sync + 'static {
     /// What is known of a peer from the traffic to it. Costs no message; never waits.
     fn condition(&self, to: &PeerAddress) -> Condition;
 
+    /// The peer was heard of otherwise than through a connection of this side: if connecting to it
+    /// is paused after failures, it is tried at once. A restarted node so is reached as soon as it
+    /// greets, not when the pause is over.
+    fn heard_from(&self, _peer: &PeerAddress) {}
+
     /// Figures for metrics: one entry a peer that was used of late, ordered by address.
     fn statistics(&self) -> Vec<PeerStatistics>;
 }

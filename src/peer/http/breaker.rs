@@ -100,6 +100,17 @@ impl Breaker {
         self.changed.notify_waiters();
     }
 
+    /// There is reason to think that the next attempt succeeds: ends the pause.
+    pub(super) fn retry_now(&self) {
+        let mut state = self.lock();
+        if let Some(until) = &mut state.open_until {
+            *until = (*until).min(Instant::now());
+            state.failures = 0;
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
     /// A connection held for long: the next failure is a first one. Not at once when it is made,
     /// or a peer that accepts and hangs up would be dialled without a pause.
     pub(super) fn held(&self) {
@@ -148,6 +159,15 @@ mod tests {
             let rounding = Duration::from_millis(1);
             assert!(full / 2 <= pause && pause <= full + rounding, "{pause:?} of {full:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_was_heard_of_is_tried_at_once() {
+        let breaker = breaker();
+        (0..10).for_each(|_| breaker.failed());
+        let waiting = breaker.admitted();
+        breaker.retry_now();
+        assert_eq!(waiting.now_or_never(), Some(()));
     }
 
     #[tokio::test(start_paused = true)]

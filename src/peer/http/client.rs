@@ -112,6 +112,12 @@ impl Transport for HttpTransport {
         self.known(to).map_or(Condition::Good, |peer| peer.condition())
     }
 
+    fn heard_from(&self, peer: &PeerAddress) {
+        if let Some(peer) = self.known(peer) {
+            peer.breaker().retry_now();
+        }
+    }
+
     fn statistics(&self) -> Vec<PeerStatistics> {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
         let peers = peers.iter().flat_map(HashMap::values);
