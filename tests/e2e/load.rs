@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::http::{Answer, Client, Request};
@@ -212,14 +213,27 @@ pub fn newest(answer: &Answer) -> u64 {
     answer.values().iter().map(number).max().unwrap_or(0)
 }
 
-/// Checks through every node that each acknowledged write is there.
+/// Checks through every node that each acknowledged write is there. A level that can't be reached
+/// yet is waited for; a wrong answer is not.
 pub async fn assert_nothing_lost(cluster: &Cluster, written: &[Written], level: &str) {
     for client in written {
         for i in 0..cluster.nodes.len() {
             let request = Request::get(format!("{}?consistency={level}", client.target));
-            let newest = newest(&cluster.ask(i, request).await);
+            let newest = newest(&reached(cluster, i, &request).await);
             let expected = client.acknowledged..=client.sent;
             assert!(expected.contains(&newest), "node {i} at {level}: {newest}, {client:?}");
         }
+    }
+}
+
+/// An answer at the level asked for.
+async fn reached(cluster: &Cluster, i: usize, request: &Request) -> Answer {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let answer = cluster.ask(i, request.clone()).await;
+        if !matches!(answer.status, 503 | 504) || Instant::now() > deadline {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
