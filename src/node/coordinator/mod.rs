@@ -58,21 +58,20 @@ impl Reports {
 }
 
 impl Node {
-    /// The replicas that may be asked, the best first: this node, then peers in good condition by
-    /// how fast they answer, then the others. Those known to be down are left out.
+    /// The replicas that may be asked, the best first: this node, then peers in good condition,
+    /// then the others, each in the order of the set, which spreads reads over all nodes as it
+    /// differs by partition. Those known to be down are left out.
     fn candidates(&self, set: &ReplicaSet) -> SmallVec<[ReplicaIndex; 5]> {
         let mut up: SmallVec<[ReplicaIndex; 5]> =
             set.indices().filter(|replica| set.is_up(*replica)).collect();
-        up.sort_by_key(|replica| {
+        up.sort_by_cached_key(|replica| {
             if set.local == Some(*replica) {
-                return (0, Duration::ZERO);
+                return 0;
             }
-            let peer = set.peer(*replica);
-            let rank = match self.transport.condition(&peer.address) {
+            match self.transport.condition(&set.peer(*replica).address) {
                 Condition::Good => 1,
                 Condition::Failing | Condition::Stalled => 2,
-            };
-            (rank, Duration::ZERO)
+            }
         });
         up
     }
