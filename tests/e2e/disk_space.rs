@@ -10,8 +10,11 @@ use crate::cluster::Cluster;
 use crate::http::{Answer, Request};
 use crate::process::eventually;
 
-const DISK: &str = "96m";
-const SETTINGS: &str = "storage.min_free_bytes = \"24MiB\"\n";
+const DISK: &str = "160m";
+/// More than is written while nobody looks at the disk.
+const FLOOR: &str = "storage.min_free_bytes = \"64MiB\"\n";
+/// So low that the disk is full before it is reached.
+const NO_FLOOR: &str = "storage.min_free_bytes = 1\n";
 const BALLAST: usize = 32 << 20;
 const VALUE: usize = 256 << 10;
 
@@ -51,8 +54,8 @@ impl Drop for SmallDisk {
 }
 
 /// A cluster whose last node has a small disk, with a ballast on it.
-async fn cluster_on_small_disk(nodes: usize) -> Option<(Cluster, SmallDisk)> {
-    let mut cluster = Cluster::planned(nodes, SETTINGS);
+async fn cluster_on_small_disk(nodes: usize, settings: &str) -> Option<(Cluster, SmallDisk)> {
+    let mut cluster = Cluster::planned(nodes, settings);
     let disk = SmallDisk::mount(&cluster.nodes[nodes - 1].folder.join("data"))?;
     // The data directory is all of the disk but the ballast, which no store minds.
     fs::write(disk.ballast(), vec![0; BALLAST]).expect("there is room for it");
@@ -69,13 +72,15 @@ async fn fill(cluster: &Cluster, i: usize, query: &str) -> (usize, Answer) {
         if answer.status != 204 {
             return (number, answer);
         }
+        // A tmpfs is faster than any disk that the floor is made for.
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("the disk does not fill up");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
-    let Some((mut cluster, disk)) = cluster_on_small_disk(1).await else { return };
+    let Some((mut cluster, disk)) = cluster_on_small_disk(1, FLOOR).await else { return };
     let (written, refusal) = fill(&cluster, 0, "").await;
     let refusal = refusal.expect_problem(507, "disk-full");
     assert_eq!(refusal.json()["maybe_applied"], false);
@@ -98,7 +103,7 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_full_disk_of_three_costs_only_the_level_all() {
-    let Some((mut cluster, disk)) = cluster_on_small_disk(3).await else { return };
+    let Some((mut cluster, disk)) = cluster_on_small_disk(3, FLOOR).await else { return };
     let (written, refusal) = fill(&cluster, 0, "?consistency=all").await;
     assert!(written > 10, "it took {written} values");
     assert!(matches!(refusal.status, 503 | 504 | 507), "{refusal:?}: {}", refusal.text());
@@ -117,5 +122,27 @@ async fn one_full_disk_of_three_costs_only_the_level_all() {
     })
     .await;
     cluster.sigterm_all().await;
+    drop(cluster);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_full_to_the_last_byte_loses_nothing_that_was_acknowledged() {
+    let Some((mut cluster, disk)) = cluster_on_small_disk(1, NO_FLOOR).await else { return };
+    let (written, refusal) = fill(&cluster, 0, "").await;
+    // The write that met the end of the disk may be there; later ones are refused.
+    assert!(matches!(refusal.status, 503 | 504 | 507), "{refusal:?}: {}", refusal.text());
+    for _ in 0..5 {
+        let answer = cluster.ask(0, Request::put("/v1/kv/full/later", vec![b'x'; VALUE])).await;
+        assert!(matches!(answer.status, 503 | 504 | 507), "{answer:?}: {}", answer.text());
+    }
+    fs::remove_file(disk.ballast()).expect("the ballast is there");
+    cluster.kill9(0);
+    cluster.launch(0);
+    cluster.wait_ready().await;
+    for number in 0..written {
+        let answer = cluster.ask(0, Request::get(format!("/v1/kv/full/{number}"))).await;
+        assert_eq!(answer.expect(200).body.len(), VALUE);
+    }
+    cluster.ask(0, Request::put("/v1/kv/full/again", "value")).await.expect(204);
     drop(cluster);
 }
