@@ -91,6 +91,9 @@ impl Node {
                 }
                 node.disk.look(&*node.store);
                 failures = node.probe_store(failures).await;
+                if matches!(*node.phase.borrow(), Phase::Refusing(_)) {
+                    return;
+                }
             }
         });
     }

@@ -25,7 +25,7 @@ use super::layout::{Layout, Peer};
 use super::view::NodeState;
 use super::{Node, Phase};
 use crate::peer::messages::{Gossip, decode, encode};
-use crate::peer::{Lane, PeerAddress, Transport};
+use crate::peer::{Condition, Lane, PeerAddress, Transport};
 use crate::telemetry::Metrics;
 use crate::types::{BootNumber, NodeId};
 
@@ -279,6 +279,17 @@ impl Swim {
         }
     }
 
+    /// A peer that was down is heard from again, over its own connection, while connecting to it
+    /// is still paused: it counts as up once requests can be sent to it.
+    fn is_out_of_reach(&self, peer: &Peer) -> bool {
+        let was_down = peer.state() == NodeState::Down;
+        let is_paused = was_down && self.transport.condition(&peer.address) == Condition::Failing;
+        if is_paused {
+            self.transport.heard_from(&peer.address);
+        }
+        is_paused
+    }
+
     /// Tells the node what is thought of its peers now.
     fn publish(&self) {
         let members: BTreeMap<&NodeId, (State, &Swimmer)> = self
@@ -300,6 +311,9 @@ impl Swim {
                 if told.get(&peer.id) != Some(&tells) {
                     told.insert(peer.id.clone(), tells);
                 }
+            }
+            if state == NodeState::Up && self.is_out_of_reach(peer) {
+                continue;
             }
             if peer.set_state(state) {
                 tracing::info!(peer = %peer.id, state = state.name(), "a peer changed");
