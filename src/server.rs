@@ -110,7 +110,9 @@ impl Running {
             }
         };
         if started.is_ok() {
-            self.forget_lost_data().await?;
+            if let Err(error) = self.forget_lost_data().await {
+                tracing::error!(%error, "the note on the damaged log stays: the next start mends again");
+            }
             stop.await;
             tracing::info!("stopping");
         }

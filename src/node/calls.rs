@@ -154,6 +154,8 @@ impl Node {
         let bytes = self.transport.call(address, lane, encode(&envelope), deadline).await?;
         match decode::<Reply>(&bytes) {
             Ok(Ok(answer)) => Ok(answer),
+            // What can't be read says nothing of what was done.
+            Err(Refusal::Malformed) => Err(PeerFailure::WrongAnswer),
             Ok(Err(refusal)) | Err(refusal) => {
                 if refusal == Refusal::Forked {
                     self.metrics.alarm("forked-state");

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{Node, Phase};
-use crate::storage::Store;
+use crate::storage::schema::MetaKey;
+use crate::storage::{Batch, Space, Store, Syncing};
 
 /// How often the free space is looked at. The floor must be more than what is written in between.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// How often in a row the store must fail to sync before it is given up.
-const FAILURES: u32 = 4;
+/// How often in a row the store must fail to write before it is given up: 30 s. RocksDB tries by
+/// itself, every 5 s, whether a disk that was full has room again.
+const FAILURES: u32 = 120;
 
 /// Whether the disk is below its floor, and whether the store still writes.
 #[derive(Debug)]
@@ -56,13 +58,17 @@ impl DiskWatch {
 }
 
 impl Node {
-    /// After a failed write: tries whether the store works again. A store that goes on failing
-    /// makes the node stop serving, so that requests go to others and somebody looks at the disk.
+    /// After a failed write: tries whether the store writes again. It is asked for a write, not for
+    /// a sync: syncing a log that has failed makes RocksDB take the failure for a fatal one. A
+    /// store that goes on failing makes the node stop serving, so that requests go to others and
+    /// somebody looks at the disk.
     async fn probe_store(&self, failures: u32) -> u32 {
         if !self.disk.is_suspect.load(Ordering::Relaxed) {
             return 0;
         }
-        match self.store.sync().await {
+        let mut probe = Batch::default();
+        probe.put(Space::Meta, MetaKey::Probe, bytes::Bytes::new());
+        match self.store.commit(probe, Syncing::Always).await {
             Ok(()) => {
                 self.disk.is_suspect.store(false, Ordering::Relaxed);
                 0

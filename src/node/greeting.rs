@@ -232,7 +232,9 @@ impl Node {
         let previous = self.opened.previous.as_ref().map(|boot| boot.this);
         let confirmed = answer.known.is_some() && answer.known == previous;
         let listed = layout.peer(&answer.node).map(|peer| peer.incarnation);
-        if listed == Some(answer.incarnation) {
+        // A stop that was marked as clean must stay the last thing that was written.
+        let is_stopping = *self.phase.borrow() == Phase::Stopping;
+        if listed == Some(answer.incarnation) && !is_stopping {
             let _one_at_a_time = self.greeting.lock().await;
             let (_, is_rolled_back) =
                 self.note_boot(&answer.node, &answer.hello).await.unwrap_or_default();

@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::Node;
 use super::layout::{Layout, Peer};
 use super::view::NodeState;
-use super::{Node, Phase};
 use crate::peer::messages::{Gossip, decode, encode};
 use crate::peer::{Condition, Lane, PeerAddress, Transport};
 use crate::telemetry::Metrics;
@@ -189,7 +189,7 @@ impl Node {
 }
 
 impl Swim {
-    /// Runs until the node stops, and then tells the others that it goes.
+    /// Runs until the node stops or refuses to serve, and then tells the others that it goes.
     async fn run(mut self, mut inbox: mpsc::Receiver<Bytes>) {
         let mut phase = self.node.phase();
         let mut announce = tokio::time::interval(ANNOUNCE_EVERY);
@@ -199,7 +199,7 @@ impl Swim {
             let idle = self.begun + Duration::from_secs(60 * 60 * 24 * 365);
             tokio::select! {
                 biased;
-                _ = phase.wait_for(|phase| *phase == Phase::Stopping) => return self.leave(),
+                _ = phase.wait_for(|phase| phase.is_over()) => return self.leave(),
                 () = tokio::time::sleep_until(next.unwrap_or(idle)), if next.is_some() => {
                     self.fire();
                 }

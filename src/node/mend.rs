@@ -17,7 +17,7 @@ use super::{Node, Phase};
 use crate::peer::messages::{Answer, Page, Refusal, Reply, Request};
 use crate::protocol::causality::Record;
 use crate::storage::schema::{parse_record_key, record_key, vnode_range};
-use crate::storage::{ScanLimit, Space};
+use crate::storage::{ReadError, ScanLimit, Space};
 use crate::types::{KeyPath, VnodeId};
 
 /// How long to wait before trying again what could not be mended.
@@ -65,7 +65,7 @@ impl Node {
             }
             match self.mend_vnode(vnode).await {
                 Ok(records) => tracing::info!(%vnode, records, "the vnode is complete again"),
-                Err(why) => tracing::debug!(%vnode, %why, "the vnode can't be mended yet"),
+                Err(why) => tracing::warn!(%vnode, %why, "the vnode can't be mended yet"),
             }
         }
         let open = self.vnodes.incomplete().len();
@@ -94,7 +94,15 @@ impl Node {
         loop {
             let deadline = Instant::now() + PAGE_TIMEOUT;
             let request = Request::Page { vnode, after: after.take(), max_bytes: PAGE_BYTES };
-            let page = match self.call(peer, request, deadline, None).await? {
+            let mut phase = self.phase();
+            let answer = tokio::select! {
+                biased;
+                _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {
+                    anyhow::bail!("the node is stopping")
+                }
+                answer = self.call(peer, request, deadline, None) => answer?,
+            };
+            let page = match answer {
                 Answer::Page(page) => page,
                 _ => anyhow::bail!("{} answered what was not asked for", peer.id),
             };
@@ -134,10 +142,17 @@ impl Node {
             range = range.resume_at(next.into());
         }
         let limit = ScanLimit { entries: 4_096, bytes: max_bytes.min(MAX_PAGE_BYTES) as usize };
-        let page = self.store.scan(Space::Records, range, limit).await.map_err(|error| {
-            tracing::error!(%vnode, %error, "scanning failed");
-            Refusal::StoreFailed
-        })?;
+        let page = match self.store.scan(Space::Records, range, limit).await {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::error!(%vnode, %error, "scanning failed");
+                if matches!(error, ReadError::Corrupt { .. }) {
+                    self.note_corrupt(vnode);
+                    self.mark_incomplete(vnode).await?;
+                }
+                return Err(Refusal::StoreFailed);
+            }
+        };
         let mut records = Vec::with_capacity(page.entries.len());
         let mut last = None;
         for (key, stored) in page.entries {

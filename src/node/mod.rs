@@ -66,6 +66,13 @@ pub enum Phase {
     Stopping,
 }
 
+impl Phase {
+    /// Whether the node serves no more.
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Refusing(_) | Self::Stopping)
+    }
+}
+
 /// A node. Made by [`Node::open`], brought to service by [`Node::start`].
 pub struct Node {
     settings: Arc<Settings>,

@@ -42,19 +42,21 @@ impl Pulse {
 
     fn beat(&self) {
         let now = self.now_ms();
-        let last = self.last_beat_ms.swap(now, Ordering::Relaxed);
+        let last = self.last_beat_ms.load(Ordering::SeqCst);
         if now.saturating_sub(last) > PAUSE.as_millis() as u64 {
             tracing::warn!(paused_ms = now - last, "the process was stopped for a while");
             let until = now + DISTRUST.as_millis() as u64;
-            self.distrust_until_ms.store(until, Ordering::Relaxed);
+            // Before the beat, so that there is no moment between in which all looks well.
+            self.distrust_until_ms.store(until, Ordering::SeqCst);
         }
+        self.last_beat_ms.store(now, Ordering::SeqCst);
     }
 
     /// Whether what is read now may have come before a pause.
     pub(super) fn was_paused(&self) -> bool {
         let now = self.now_ms();
-        let silence = now.saturating_sub(self.last_beat_ms.load(Ordering::Relaxed));
-        silence > PAUSE.as_millis() as u64 || now < self.distrust_until_ms.load(Ordering::Relaxed)
+        let silence = now.saturating_sub(self.last_beat_ms.load(Ordering::SeqCst));
+        silence > PAUSE.as_millis() as u64 || now < self.distrust_until_ms.load(Ordering::SeqCst)
     }
 }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::locks::KeyGuard;
@@ -133,15 +134,17 @@ impl Node {
 
     /// The record of a key for a read that counts; an absent one where nothing is stored.
     pub(super) async fn record(self: &Arc<Self>, place: &Place) -> Result<Record, Refusal> {
-        self.refuse_incomplete(place.vnode)?;
+        let findings = self.refuse_incomplete(place.vnode)?;
         let loaded = self.load(place, Record::from_stored_bytes).await;
+        self.refuse_if_found_since(findings)?;
         loaded.map(Option::unwrap_or_default).map_err(|why| self.unreadable(place, why))
     }
 
     /// The heads of a key's versions for a read that counts.
     pub(super) async fn summary(self: &Arc<Self>, place: &Place) -> Result<Summary, Refusal> {
-        self.refuse_incomplete(place.vnode)?;
+        let findings = self.refuse_incomplete(place.vnode)?;
         let loaded = self.load(place, |bytes| Summary::from_stored_bytes(&bytes)).await;
+        self.refuse_if_found_since(findings)?;
         loaded.map(Option::unwrap_or_default).map_err(|why| self.unreadable(place, why))
     }
 
@@ -163,13 +166,20 @@ impl Node {
         let guard = tokio::time::timeout_at(mint.deadline, lock).await;
         let guard = guard.map_err(|_| Refusal::TooLate)?;
         self.refuse_writes()?;
-        let mut record = self.record_to_change(place, &guard).await?;
+        let (mut record, was_corrupt) = self.record_to_change(place, &guard).await?;
+        if was_corrupt && mint.read.is_none() {
+            // The write would have seen this copy alone; asked again, it reads elsewhere first.
+            return Err(Refusal::Incomplete.into());
+        }
         let before = Summary::from(&record);
         let seen = self.seen_at_mint(&before, &mint)?;
+        // Not marked as incomplete for that: a token is a client's word, and without a secret it
+        // can be made up. The next record that a peer sends shows what is true.
         self.look_for_lost_history(place, &record, &seen);
         let minter = self.vnodes.minter(place.vnode, &*self.store, &self.random).await;
+        // No dot was minted under an actor that could not be kept.
         let minter =
-            minter.map_err(|error| self.commit_failed(place.vnode, &error, Carries::MintedDot))?;
+            minter.map_err(|error| self.commit_failed(place.vnode, &error, Carries::OthersDots))?;
         if Instant::now() >= mint.deadline {
             return Err(Refusal::TooLate.into());
         }
@@ -181,7 +191,7 @@ impl Node {
             return Err(MintError::TooManySiblings(Box::new(before)));
         }
         let stored = record.to_stored_bytes();
-        let committed = Some(self.commit(place, stored.clone(), guard, Carries::MintedDot));
+        let committed = Some(self.commit(place, stored.clone(), guard, Carries::MintedDot)?);
         Ok(Minted { record, stored, dot, replaced, committed })
     }
 
@@ -197,7 +207,7 @@ impl Node {
         let guard = tokio::time::timeout_at(deadline, self.locks.lock(&place.key)).await;
         let guard = guard.map_err(|_| Refusal::TooLate)?;
         self.refuse_writes()?;
-        let mut record = self.record_to_change(place, &guard).await?;
+        let (mut record, _) = self.record_to_change(place, &guard).await?;
         self.observe(&incoming, from);
         if self.look_for_lost_history(place, &record, incoming.context()) {
             self.mark_incomplete(place.vnode).await?;
@@ -212,13 +222,20 @@ impl Node {
             return Ok(());
         }
         let bytes = if is_absent { stored } else { record.to_stored_bytes() };
-        let committed = self.commit(place, bytes, guard, Carries::OthersDots).await;
+        let committed = self.commit(place, bytes, guard, Carries::OthersDots)?.await;
         committed.map_err(|_| Refusal::StoreFailed)
     }
 
-    /// Whether a read of this vnode may count.
-    fn refuse_incomplete(&self, vnode: VnodeId) -> Result<(), Refusal> {
-        if self.vnodes.is_incomplete(vnode) { Err(Refusal::Incomplete) } else { Ok(()) }
+    /// Whether a read of this vnode may count. What comes back is for
+    /// [`Node::refuse_if_found_since`].
+    fn refuse_incomplete(&self, vnode: VnodeId) -> Result<u64, Refusal> {
+        let findings = self.vnodes.findings();
+        if self.vnodes.is_incomplete(vnode) { Err(Refusal::Incomplete) } else { Ok(findings) }
+    }
+
+    /// A record may have been dropped as corrupt while it was read: then its absence says nothing.
+    fn refuse_if_found_since(&self, findings: u64) -> Result<(), Refusal> {
+        if self.vnodes.findings() == findings { Ok(()) } else { Err(Refusal::Incomplete) }
     }
 
     /// Whether this node takes writes now.
@@ -235,15 +252,20 @@ impl Node {
 
     /// The record that a change starts from. A corrupt one is dropped here: it is never served nor
     /// built upon, and its vnode counts towards no R until it was mended.
-    async fn record_to_change(&self, place: &Place, _held: &KeyGuard) -> Result<Record, Refusal> {
+    /// Says whether that was so.
+    async fn record_to_change(
+        &self,
+        place: &Place,
+        _held: &KeyGuard,
+    ) -> Result<(Record, bool), Refusal> {
         match self.load(place, Record::from_stored_bytes).await {
-            Ok(record) => Ok(record.unwrap_or_default()),
+            Ok(record) => Ok((record.unwrap_or_default(), false)),
             Err(Unreadable::Failed) => Err(Refusal::StoreFailed),
             Err(Unreadable::Corrupt) => {
                 self.note_corrupt(place.vnode);
                 // Kept before the record is written over: a crash must not make it look complete.
                 self.mark_incomplete(place.vnode).await?;
-                Ok(Record::absent())
+                Ok((Record::absent(), true))
             }
         }
     }
@@ -270,7 +292,8 @@ impl Node {
         })
     }
 
-    /// Queues a record's batch. The lock is held until its outcome is known, by a task of its own:
+    /// Queues a record's batch; a store that takes no more refuses it before anybody has seen a
+    /// dot of it. The lock is held until its outcome is known, by a task of its own:
     /// whoever waits for the outcome may go away. If a minted batch's outcome is not known to be
     /// good, the actor is retired before the lock is released.
     fn commit(
@@ -279,23 +302,30 @@ impl Node {
         stored: Bytes,
         guard: KeyGuard,
         carries: Carries,
-    ) -> BoxFuture<'static, Result<(), CommitError>> {
+    ) -> Result<BoxFuture<'static, Result<(), CommitError>>, Refusal> {
         let mut batch = Batch::default();
         batch.put(Space::Records, place.key.clone(), stored);
-        let queued = self.store.commit(batch, Syncing::AsConfigured);
+        let mut queued = self.store.commit(batch, Syncing::AsConfigured);
+        let at_once = (&mut queued).now_or_never();
+        if let Some(Err(error @ CommitError::NotApplied { .. })) = &at_once {
+            return Err(self.commit_failed(place.vnode, error, Carries::OthersDots));
+        }
         let (node, vnode) = (Arc::clone(self), place.vnode);
         let applied = self.tasks.spawn(async move {
-            let outcome = queued.await;
+            let outcome = match at_once {
+                Some(outcome) => outcome,
+                None => queued.await,
+            };
             if let Err(error) = &outcome {
                 node.commit_failed(vnode, error, carries);
             }
             drop(guard);
             outcome
         });
-        Box::pin(async move {
+        Ok(Box::pin(async move {
             let died = |error| CommitError::Unknown { cause: EngineError::new(&error) };
             applied.await.unwrap_or_else(|error| Err(died(error)))
-        })
+        }))
     }
 
     /// A batch failed or its outcome is unknown: a dot that was minted in it may be lost here and
@@ -355,7 +385,9 @@ impl Node {
     /// Drops a record that can't be read, once its vnode is marked as incomplete.
     pub(super) async fn drop_if_corrupt(self: &Arc<Self>, place: &Place) {
         let guard = self.locks.lock(&place.key).await;
-        if self.load(place, Record::from_stored_bytes).await != Err(Unreadable::Corrupt)
+        let is_alone = self.layout().is_some_and(|l| l.replicas_of(place.vnode).n() == 1);
+        if is_alone
+            || self.load(place, Record::from_stored_bytes).await != Err(Unreadable::Corrupt)
             || self.mark_incomplete(place.vnode).await.is_err()
         {
             return;
@@ -375,7 +407,12 @@ impl Node {
         self.retire(vnode, Retirement::CorruptRecord);
     }
 
-    async fn mark_incomplete(&self, vnode: VnodeId) -> Result<(), Refusal> {
+    /// Keeps that a vnode may lack acknowledged data, if there is another replica to mend it from:
+    /// alone, it has all that there is, and only the key that can't be read stays refused.
+    pub(super) async fn mark_incomplete(&self, vnode: VnodeId) -> Result<(), Refusal> {
+        if self.layout().is_some_and(|layout| layout.replicas_of(vnode).n() == 1) {
+            return Ok(());
+        }
         let marked = self.vnodes.mark_incomplete([vnode], &*self.store).await;
         self.mend.notify_one();
         marked.map_err(|error| {

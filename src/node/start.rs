@@ -273,8 +273,10 @@ impl Node {
         let is_clean = was_serving && is_drained && !self.is_tainted.load(Ordering::SeqCst);
         if is_clean {
             let marked = Directory::new(&*self.store).mark_clean_stop(self.opened.boot.this.number);
-            if let Err(error) = marked.await {
-                tracing::error!(%error, "the stop could not be marked as clean");
+            match tokio::time::timeout(CLOSE, marked).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "the stop could not be marked as clean"),
+                Err(_) => tracing::error!("marking the stop as clean took too long"),
             }
         } else {
             tracing::warn!(is_drained, "this stop counts as unclean: actors will be retired");

@@ -158,7 +158,7 @@ pub enum Answer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WriteFailure {
     /// What to tell the client.
-    pub error: OperationError,
+    pub error: Box<OperationError>,
     /// Nothing was minted: another replica may be asked.
     pub is_unbegun: bool,
 }
@@ -266,7 +266,10 @@ pub enum Refusal {
 
 /// Encodes a message: a version byte, then postcard.
 pub fn encode<T: Serialize>(message: &T) -> Bytes {
-    let bytes = postcard::to_extend(message, vec![MESSAGE_VERSION]);
+    // Most messages fit; the others grow it a few times.
+    let mut buffer = Vec::with_capacity(2_048);
+    buffer.push(MESSAGE_VERSION);
+    let bytes = postcard::to_extend(message, buffer);
     Bytes::from(bytes.expect("plain data always encodes"))
 }
 

@@ -45,6 +45,8 @@ pub enum MetaKey {
     PeerBoot(NodeId),
     /// Since when actors of this directory count as retired.
     ActorEra,
+    /// Empty: written to find out whether the store writes.
+    Probe,
 }
 
 impl MetaKey {
@@ -59,6 +61,7 @@ impl MetaKey {
             Self::ClusterState => Bytes::from_static(b"cluster-state"),
             Self::PeerBoot(node) => [PEER_BOOT_PREFIX, node.as_str().as_bytes()].concat().into(),
             Self::ActorEra => Bytes::from_static(b"actor-era"),
+            Self::Probe => Bytes::from_static(b"probe"),
         }
     }
 
@@ -72,6 +75,7 @@ impl MetaKey {
             b"formation" => Some(Self::Formation),
             b"cluster-state" => Some(Self::ClusterState),
             b"actor-era" => Some(Self::ActorEra),
+            b"probe" => Some(Self::Probe),
             _ => {
                 let node = std::str::from_utf8(bytes.strip_prefix(PEER_BOOT_PREFIX)?).ok()?;
                 NodeId::new(node).ok().map(Self::PeerBoot)
@@ -237,6 +241,7 @@ mod tests {
             MetaKey::ClusterState,
             MetaKey::PeerBoot(node),
             MetaKey::ActorEra,
+            MetaKey::Probe,
         ];
         for key in &keys {
             assert_eq!(MetaKey::from_bytes(&key.to_bytes()).as_ref(), Some(key));

@@ -36,7 +36,7 @@ impl Node {
                 Ok(Answer::Written(outcome)) => match *outcome {
                     Err(failure) if failure.is_unbegun && may_differ_elsewhere(&failure.error) => {
                         reports.set(replica, outcome_of(&failure.error));
-                        refusal = Some(failure.error);
+                        refusal = Some(*failure.error);
                     }
                     outcome => return outcome,
                 },
@@ -81,7 +81,7 @@ fn maybe_begun(mut reports: Reports, set: &ReplicaSet, required: u8) -> WriteFai
     }
     let reached = reports.reached(set, 0, required);
     WriteFailure {
-        error: OperationError::Timeout { reached, maybe_applied: true, context: None },
+        error: Box::new(OperationError::Timeout { reached, maybe_applied: true, context: None }),
         is_unbegun: false,
     }
 }

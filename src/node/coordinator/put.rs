@@ -45,7 +45,7 @@ pub(super) type Outcome = Result<WriteAnswer, WriteFailure>;
 
 /// Nothing was minted.
 pub(super) fn unbegun(error: OperationError) -> WriteFailure {
-    WriteFailure { error, is_unbegun: true }
+    WriteFailure { error: Box::new(error), is_unbegun: true }
 }
 
 impl Node {
@@ -83,8 +83,8 @@ impl Node {
             }
         });
         match answered.await {
-            Ok(outcome) => outcome.map_err(|failure| failure.error),
-            Err(_) => Err(died().error),
+            Ok(outcome) => outcome.map_err(|failure| *failure.error),
+            Err(_) => Err(*died().error),
         }
     }
 
@@ -254,7 +254,7 @@ fn only_here(set: &ReplicaSet, outcome: ReplicaOutcome, got: u8, required: u8) -
 fn died() -> WriteFailure {
     let message = "the write ended unexpectedly; see the log of the node".into();
     WriteFailure {
-        error: OperationError::Internal { message, maybe_applied: true },
+        error: Box::new(OperationError::Internal { message, maybe_applied: true }),
         is_unbegun: false,
     }
 }

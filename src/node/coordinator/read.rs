@@ -201,7 +201,12 @@ impl Node {
         let is_local = set.local == Some(replica);
         Box::pin(async move {
             let outcome = if is_local {
-                let merged = node.merge(&place, stored, &peer.id, deadline).await;
+                // Runs to its end even if the read does not wait for it.
+                let merging = Arc::clone(&node);
+                let merged = node
+                    .tasks
+                    .spawn(async move { merging.merge(&place, stored, &peer.id, deadline).await });
+                let merged = merged.await.unwrap_or(Err(Refusal::StoreFailed));
                 merged.map_err(PeerFailure::Refused)
             } else {
                 let request = Request::Merge { path: place.path, record: stored };
@@ -263,6 +268,8 @@ impl<D: Fetched> Reading<'_, D> {
         let peer = Arc::clone(self.set.peer(replica));
         let path = self.job.path.clone();
         if self.set.local == Some(replica) {
+            // A disk may be silent too.
+            self.race_at = self.race_at.min(Instant::now() + FAIL_OVER_AFTER);
             let place = Place::new(self.set.vnode, path);
             self.events.push(Box::pin(async move {
                 let read = D::local(&node, &place).await;
@@ -317,17 +324,15 @@ impl<D: Fetched> Reading<'_, D> {
     /// replica is not slow but silent, in any case.
     fn race(&mut self) -> Vec<GetCommand> {
         self.race_at = Instant::now() + FAIL_OVER_AFTER;
-        if std::mem::replace(&mut self.is_hedge, false) {
-            if !self.node.hedging.spend() {
-                return Vec::new();
-            }
-            self.node.metrics.hedged_read();
-        } else {
-            self.node.metrics.failed_over_read();
+        let is_hedge = std::mem::replace(&mut self.is_hedge, false);
+        if is_hedge && !self.node.hedging.spend() {
+            return Vec::new();
         }
         let commands = self.core.hedge();
-        if commands.is_empty() {
-            self.race_at = self.job.deadline;
+        match (commands.is_empty(), is_hedge) {
+            (true, _) => {}
+            (false, true) => self.node.metrics.hedged_read(),
+            (false, false) => self.node.metrics.failed_over_read(),
         }
         commands
     }

@@ -71,7 +71,11 @@ impl<'a> Replication<'a> {
             let outcome = tokio::select! {
                 biased;
                 sent = sends.next() => match sent {
-                    Some(sent) => self.take(sent),
+                    // Beyond the level there is nothing to answer any more.
+                    Some(sent) => self.take(sent).filter(|_| answer.is_some()).map(|progress| {
+                        self.outcome(progress)
+                    }),
+                    None if answer.is_some() => Some(self.outcome(PutProgress::OutOfReach)),
                     None => return,
                 },
                 () = &mut deadline, if answer.is_some() => Some(Err(self.timed_out())),
@@ -124,8 +128,8 @@ impl<'a> Replication<'a> {
         })
     }
 
-    /// Takes the end of one send; what to answer, if that is known now.
-    fn take(&mut self, (replica, sent): Sent) -> Option<Outcome> {
+    /// Takes the end of one send; where the write stands, if it is no longer open.
+    fn take(&mut self, (replica, sent): Sent) -> Option<PutProgress> {
         self.is_own_copy_done |= self.set.local == Some(replica);
         let progress = match sent {
             Ok(()) => {
@@ -137,14 +141,20 @@ impl<'a> Replication<'a> {
                 self.put.failed(replica)
             }
         };
+        (progress != PutProgress::Waiting).then_some(progress)
+    }
+
+    /// What to answer.
+    fn outcome(&self, progress: PutProgress) -> Outcome {
         match progress {
-            PutProgress::Waiting => None,
-            PutProgress::Reached => Some(Ok(self.written())),
+            PutProgress::Reached => Ok(self.written()),
             // Sends end at the deadline too: then it is the time that was too short.
-            PutProgress::OutOfReach if Instant::now() >= self.job.deadline => {
-                Some(Err(self.timed_out()))
+            PutProgress::OutOfReach | PutProgress::Waiting
+                if Instant::now() >= self.job.deadline =>
+            {
+                Err(self.timed_out())
             }
-            PutProgress::OutOfReach => Some(Err(self.out_of_reach())),
+            PutProgress::OutOfReach | PutProgress::Waiting => Err(self.out_of_reach()),
         }
     }
 
@@ -197,5 +207,5 @@ impl<'a> Replication<'a> {
 }
 
 fn begun(error: OperationError) -> WriteFailure {
-    WriteFailure { error, is_unbegun: false }
+    WriteFailure { error: Box::new(error), is_unbegun: false }
 }

@@ -169,14 +169,14 @@ impl<D: Mergeable> Get<D> {
         self.step()
     }
 
-    /// The replicas asked are slow: asks one more, if there is one; or for its record one of those
-    /// that sent a digest, if no record came. Replicas that are slow to take the merge: sends it
-    /// to one that was not asked.
+    /// The replicas asked are slow: asks one more, if there is one. Replicas that are slow to take
+    /// the merge: sends it to one that was not asked.
     pub fn hedge(&mut self) -> Vec<GetCommand> {
         if self.settled.is_some() {
             return self.mend_spare().into_iter().collect();
         }
-        self.ask_spare().or_else(|| self.ask_for_record()).into_iter().collect()
+        // A record that is only on its way may be what is slow.
+        self.ask_spare(self.merged.is_some()).into_iter().collect()
     }
 
     /// The answers that count so far.
@@ -187,8 +187,12 @@ impl<D: Mergeable> Get<D> {
     /// What to answer, after [`GetCommand::Finish`].
     pub fn finish(self) -> Finished<D> {
         let got = self.settled.expect("a read finishes once its answers are fixed");
-        let stale =
-            if self.plan.repair == RepairMode::Off { SmallVec::new() } else { self.stale() };
+        let mut stale = SmallVec::new();
+        if self.plan.repair != RepairMode::Off {
+            stale = self.stale();
+            // Their repair was begun, and may end with this read: sent again, it changes nothing.
+            stale.extend(self.replicas(|heard| *heard == Heard::Repairing));
+        }
         let merged = self.merged.expect("a read finishes on at least one merged answer");
         Finished { merged, got, stale }
     }
@@ -215,7 +219,8 @@ impl<D: Mergeable> Get<D> {
     fn collect(&mut self) -> Vec<GetCommand> {
         let mut commands = Vec::new();
         while self.got() + self.outstanding() < self.plan.required {
-            match self.ask_spare() {
+            let has_full = self.merged.is_some() || self.heard.contains(&Heard::Asked(Want::Full));
+            match self.ask_spare(has_full) {
                 Some(command) => commands.push(command),
                 None => return self.end(GetCommand::Fail),
             }
@@ -279,10 +284,9 @@ impl<D: Mergeable> Get<D> {
         targets.into_iter().map(GetCommand::Repair).collect()
     }
 
-    fn ask_spare(&mut self) -> Option<GetCommand> {
+    fn ask_spare(&mut self, has_full: bool) -> Option<GetCommand> {
         let unasked = |r: &&ReplicaIndex| self.heard[r.index()] == Heard::Nothing;
         let spare = *self.plan.candidates.iter().find(unasked)?;
-        let has_full = self.merged.is_some() || self.heard.contains(&Heard::Asked(Want::Full));
         let want = if self.plan.digests && has_full { Want::Digest } else { Want::Full };
         self.heard[spare.index()] = Heard::Asked(want);
         Some(GetCommand::Ask(spare, want))
@@ -297,16 +301,6 @@ impl<D: Mergeable> Get<D> {
         let spare = *self.plan.candidates.iter().find(is_spare)?;
         self.heard[spare.index()] = Heard::Repairing;
         Some(GetCommand::Repair(spare))
-    }
-
-    fn ask_for_record(&mut self) -> Option<GetCommand> {
-        if self.merged.is_some() {
-            return None;
-        }
-        let digests = self.replicas(|heard| matches!(heard, Heard::Digest(_)));
-        let replica = *digests.first()?;
-        self.heard[replica.index()] = Heard::Asked(Want::Full);
-        Some(GetCommand::Ask(replica, Want::Full))
     }
 
     fn end(&mut self, command: GetCommand) -> Vec<GetCommand> {

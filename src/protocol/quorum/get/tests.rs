@@ -106,25 +106,13 @@ fn a_failed_replica_is_replaced_and_the_last_failure_is_told_at_once() {
 }
 
 #[test]
-fn when_only_digests_came_one_record_is_fetched() {
+fn a_hedge_asks_for_the_record_while_none_has_come() {
     let (mut get, _) = Get::start(plan(2, 3, RepairMode::Blocking));
     let held = Writes::of(&[5]);
-    assert_eq!(get.hedge(), [GetCommand::Ask(r(2), Want::Digest)]);
     get.answered(r(1), Answer::Digest(held.digest()));
-    assert_eq!(get.answered(r(2), Answer::Digest(held.digest())), [], "a record is on its way");
-    assert_eq!(get.failed(r(0)), [GetCommand::Ask(r(1), Want::Full)]);
-    assert_eq!(get.answered(r(1), Answer::Full(held)), [GetCommand::Finish]);
-}
-
-#[test]
-fn when_the_one_with_the_record_is_slow_and_no_spare_is_left_another_gives_it() {
-    let (mut get, _) = Get::start(plan(2, 3, RepairMode::Blocking));
-    let held = Writes::of(&[5]);
-    get.hedge();
-    get.answered(r(1), Answer::Digest(held.digest()));
-    get.answered(r(2), Answer::Digest(held.digest()));
-    assert_eq!(get.hedge(), [GetCommand::Ask(r(1), Want::Full)]);
-    assert_eq!(get.answered(r(1), Answer::Full(held)), [GetCommand::Finish]);
+    assert_eq!(get.hedge(), [GetCommand::Ask(r(2), Want::Full)]);
+    assert_eq!(get.failed(r(0)), [], "another record is on its way");
+    assert_eq!(get.answered(r(2), Answer::Full(held)), [GetCommand::Finish]);
 }
 
 #[test]
