@@ -136,6 +136,11 @@ impl Link {
         matches!(*self.state.borrow(), LinkState::Idle)
     }
 
+    /// Whether callers are sent away until connecting works again.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(*self.state.borrow(), LinkState::Waiting)
+    }
+
     /// Starts the task that keeps the link, unless there is one.
     fn start(&self, peer: &Arc<Peer>) {
         if !self.is_idle() {

@@ -115,7 +115,8 @@ impl Peer {
         if standing().any(|connection| connection.quiet_for(now) >= self.options.stalled_after) {
             return Condition::Stalled;
         }
-        let failing = standing().next().is_none() && self.breaker.is_open();
+        // One lane may stand while the other was given up.
+        let failing = self.links().into_iter().any(Link::is_waiting);
         if failing { Condition::Failing } else { Condition::Good }
     }
 
