@@ -33,6 +33,10 @@ pub async fn run(
     let settings = Arc::new(settings);
     warn_of_open_ports(&settings);
     let listeners = Listeners::open(&settings)?;
+    if let Some(file) = &settings.pid_file {
+        std::fs::write(file, format!("{}\n", std::process::id()))
+            .with_context(|| format!("can't write the process id to {}", file.display()))?;
+    }
     let store = open_store(&settings).await?;
     let random = Randomness::from_system().context("the system gives no randomness")?;
     let options =

@@ -33,6 +33,9 @@ pub(super) struct GetArgs {
     /// Only this version of several siblings
     #[arg(long, value_name = "VERSION")]
     only: Option<String>,
+    /// Taken as by put and delete; a read needs none
+    #[arg(long, value_name = "TOKEN", hide = true)]
+    context: Option<String>,
     /// Show the context on stderr, for `put --context`
     #[arg(long)]
     show_context: bool,

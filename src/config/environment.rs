@@ -7,13 +7,14 @@ use super::value::{Sourced, Table, Value};
 
 /// Every setting that has one value, by its dotted key. Buckets of their own are for the file only:
 /// the name of a bucket does not fit into the name of a variable.
-pub(super) const KEYS: [&str; 34] = [
+pub(super) const KEYS: [&str; 35] = [
     "id",
     "http",
     "peer",
     "advertise_http",
     "advertise_peer",
     "data_dir",
+    "pid_file",
     "zone",
     "weight",
     "initial_nodes",

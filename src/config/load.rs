@@ -109,6 +109,7 @@ fn read(mut root: Section<'_>) -> Settings {
         advertise_http: advertised(&mut root, "advertise_http", http),
         advertise_peer: advertised(&mut root, "advertise_peer", peer),
         data_dir: root.take_or("data_dir", "starling-data".into()),
+        pid_file: root.take("pid_file"),
         zone: root.take("zone").unwrap_or_default(),
         weight: root.take("weight").unwrap_or_default(),
         initial_nodes: initial_nodes(&mut root),

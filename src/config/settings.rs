@@ -28,6 +28,8 @@ pub struct Settings {
     pub advertise_peer: PeerAddress,
     /// `data_dir`: where data is kept; belongs to one node. Default `starling-data`.
     pub data_dir: PathBuf,
+    /// `pid_file`: where the process id is written at the start. Default: nowhere.
+    pub pid_file: Option<PathBuf>,
     /// `zone`: where this node stands; replicas go into distinct zones. Default `default`.
     pub zone: Zone,
     /// `weight`: its share of the data relative to others; 0: a gateway without data. Default 1.

@@ -124,7 +124,7 @@ impl FromValue for Secret {
 }
 
 impl FromValue for PathBuf {
-    const EXPECTED: &'static str = "must be the path of a folder";
+    const EXPECTED: &'static str = "must be a path";
 
     fn from_value(value: &Value) -> Option<Self> {
         value.as_text().filter(|path| !path.is_empty()).map(Self::from)

@@ -279,13 +279,16 @@ impl App {
         answer
     }
 
-    /// The answer to a request that could not be read as far as its head.
-    pub fn refuse(&self, code: Code, detail: &str, is_write: bool) -> Answer {
+    /// The answer to a request that could not be read as far as its head. What it was to be is
+    /// unknown: so it has all that the answer to a write of a key has.
+    pub fn refuse(&self, code: Code, detail: &str) -> Answer {
         let request_id = self.service.new_request_id();
-        let told = error::Told { request_id: &request_id, is_write };
+        let told = error::Told { request_id: &request_id, is_write: true };
         let mut answer = Failure::new(code, detail).closing().into_answer(told);
         let len = HeaderValue::from(answer.body().len());
         let headers = answer.headers_mut();
+        answer::protect(headers);
+        headers.insert(headers::EPOCH.clone(), HeaderValue::from(self.service.epoch().get()));
         headers.insert(headers::REQUEST_ID.clone(), answer::text(request_id.as_str()));
         headers.insert(CONTENT_LENGTH, len);
         // hyper dates the others.

@@ -138,7 +138,6 @@ async fn leave(
     mut stream: TcpStream,
     (end, unread): (End, &[u8]),
 ) {
-    let is_write = unread.starts_with(b"PUT ") || unread.starts_with(b"DELETE ");
     let refusal = match (exchanges.refused(), &end) {
         (Some(status), _) => Some(cause(status, unread)),
         (None, End::NotHttp) => Some(cause(StatusCode::BAD_REQUEST, unread)),
@@ -149,7 +148,7 @@ async fn leave(
     };
     match (refusal, end) {
         (Some((code, detail)), _) => {
-            let answer = app.refuse(code, detail, is_write);
+            let answer = app.refuse(code, detail);
             say_goodbye(&mut stream, answer, LINGER).await;
         }
         (None, End::Expired(_)) => {}

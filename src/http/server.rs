@@ -152,7 +152,7 @@ impl Server {
             "this node has {max} connections, its limit; use fewer, keep them open, or connect \
              to another node"
         );
-        let answer = self.app.refuse(Code::TooManyConnections, &detail, false);
+        let answer = self.app.refuse(Code::TooManyConnections, &detail);
         let place = Place::take(&self.goodbyes, MAX_GOODBYES);
         tokio::spawn(async move {
             let mut stream = stream;

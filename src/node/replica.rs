@@ -432,8 +432,8 @@ pub(super) fn check_conditions(
     let holds = |condition: &Condition| match condition {
         Condition::NothingLive => !is_live,
         Condition::SomethingLive => is_live,
-        Condition::SetIsOneOf(sets) => is_live && sets.contains(&set),
-        Condition::SetIsNoneOf(sets) => !is_live || !sets.contains(&set),
+        Condition::SetIsOneOf(sets) => sets.contains(&set),
+        Condition::SetIsNoneOf(sets) => !sets.contains(&set),
     };
     if conditions.iter().all(holds) {
         Ok(())

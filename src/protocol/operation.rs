@@ -208,6 +208,18 @@ impl From<LevelError> for OperationError {
 }
 
 impl OperationError {
+    /// The same for a read that was part of a write: something was sent, and the contract is that
+    /// every failure after that counts as one that may have been applied (correctness, section 3).
+    #[must_use]
+    pub fn of_a_write(mut self) -> Self {
+        if let Self::Timeout { maybe_applied, .. } | Self::LevelNotReached { maybe_applied, .. } =
+            &mut self
+        {
+            *maybe_applied = true;
+        }
+        self
+    }
+
     /// Whether the write may have been applied all the same. Reads: false.
     pub fn maybe_applied(&self) -> bool {
         match self {
@@ -230,7 +242,7 @@ fn unreached(what: &str, reached: &Reached, maybe_applied: bool) -> String {
         "the write may have been applied; retry it with the context of this answer, if there is \
          one, or read the key"
     } else {
-        "nothing was written; retry, or ask for a lower level"
+        "retry, or ask for a lower level"
     };
     format!("{what}: {got} of {required} answers, from {n} replicas; {advice}")
 }

@@ -71,7 +71,7 @@ impl Level {
     /// [`LevelError::NotANumber`] for anything but digits that make 1 to 255.
     pub fn parse_count(text: &str) -> Result<Self, LevelError> {
         let wrong = || LevelError::NotANumber(text.into());
-        if !text.bytes().all(|b| b.is_ascii_digit()) {
+        if !text.bytes().all(|b| b.is_ascii_digit()) || text.starts_with('0') {
             return Err(wrong());
         }
         text.parse().map(Self::Count).map_err(|_| wrong())
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn counts_are_plain_digits_from_one_up() {
         assert_eq!(Level::parse_count("2").expect("a number").for_read(3).map(|r| r.get()), Ok(2));
-        for bad in ["0", "abc", "", "-1", "+1", "1.0", "256", " 1"] {
+        for bad in ["0", "abc", "", "-1", "+1", "1.0", "256", " 1", "01"] {
             assert!(Level::parse_count(bad).is_err(), "{bad:?}");
         }
     }

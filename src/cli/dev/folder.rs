@@ -90,7 +90,9 @@ impl Folder {
             return check_settings(&file, node, &data_dir);
         }
         let data_dir = data_dir.to_str().context("the path of --data-dir must be UTF-8")?;
-        fs::write(&file, settings_of(node, plan, data_dir)?)
+        let pid_file = self.pid(node);
+        let pid_file = pid_file.to_str().context("the path of --data-dir must be UTF-8")?;
+        fs::write(&file, settings_of(node, plan, (data_dir, pid_file))?)
             .with_context(|| format!("can't write {}", file.display()))
     }
 }
@@ -176,12 +178,18 @@ fn check_settings(file: &Path, node: &NodePlan, data_dir: &Path) -> anyhow::Resu
 }
 
 /// The settings of node i, for its file.
-fn settings_of(node: &NodePlan, plan: &Plan, data_dir: &str) -> anyhow::Result<String> {
+fn settings_of(
+    node: &NodePlan,
+    plan: &Plan,
+    (data_dir, pid_file): (&str, &str),
+) -> anyhow::Result<String> {
     let mut table = toml::Table::new();
     table.insert("id".into(), node.id.clone().into());
     table.insert("http".into(), node.http.to_string().into());
     table.insert("peer".into(), node.peer.to_string().into());
     table.insert("data_dir".into(), data_dir.into());
+    // So that a node that is started again by hand is found by it too.
+    table.insert("pid_file".into(), pid_file.into());
     let founders = plan.nodes().iter().map(|node| {
         let id = ("id".to_owned(), toml::Value::from(node.id.clone()));
         let peer = ("peer".to_owned(), toml::Value::from(node.peer.to_string()));

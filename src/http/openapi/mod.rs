@@ -130,14 +130,17 @@ fn key_path(id: &str, key: &str) -> Value {
         &format!("get{id}"),
         "Read a key",
         read,
-        with_errors(kv_read(), &[400, 404, 405, 406, 412, 414, 429, 431, 500, 503, 504]),
+        with_errors(kv_read(), &[400, 404, 405, 406, 408, 412, 414, 429, 431, 500, 501, 503, 504]),
     ));
     let mut put = operation(
         "keys",
         &format!("put{id}"),
         "Store a value",
         write.clone(),
-        with_errors(kv_write(), &[400, 405, 408, 409, 412, 413, 414, 429, 431, 500, 503, 504, 507]),
+        with_errors(
+            kv_write(),
+            &[400, 405, 408, 409, 412, 413, 414, 429, 431, 500, 501, 503, 504, 507],
+        ),
     );
     if let Some(parameters) = put["parameters"].as_array_mut() {
         let more = ["ContentEncoding", "Meta"];
@@ -149,7 +152,7 @@ fn key_path(id: &str, key: &str) -> Value {
         &format!("delete{id}"),
         "Delete a value: write a tombstone",
         write,
-        with_errors(kv_write(), &[400, 405, 409, 412, 414, 429, 431, 500, 503, 504, 507]),
+        with_errors(kv_write(), &[400, 405, 408, 409, 412, 414, 429, 431, 500, 501, 503, 504, 507]),
     );
     path.insert("put".into(), put);
     path.insert("delete".into(), delete);

@@ -184,7 +184,8 @@ impl Node {
             deadline: job.deadline,
             request_id: job.request_id.clone(),
         };
-        let (finished, reached) = self.read::<Summary>(set, &read).await?;
+        let read = self.read::<Summary>(set, &read).await;
+        let (finished, reached) = read.map_err(|error| error.of_a_write())?;
         if let Err(error) = check_conditions(&finished.merged, &job.conditions) {
             return Err(self.mint_failed(layout, set, job, reached, error));
         }

@@ -116,6 +116,8 @@ async fn conditions_are_checked_against_what_is_there() {
     assert!(matches!(stale, Err(OperationError::PreconditionFailed { .. })), "{stale:?}");
     assert_eq!(world.values(2, &key).await, ["c"]);
     world.delete(2, &key).only_if(Condition::SomethingLive).ok().await;
+    let tomb = world.delete(2, &key).ok().await.set.expect("one version stands");
+    world.delete(3, &key).only_if(Condition::SetIsOneOf(vec![tomb])).ok().await;
     let gone = world.delete(1, &key).only_if(Condition::SomethingLive).send().await;
     assert!(matches!(gone, Err(OperationError::PreconditionFailed { .. })), "{gone:?}");
     world.put(1, &key, "e").only_if(Condition::NothingLive).ok().await;
