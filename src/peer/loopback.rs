@@ -8,6 +8,9 @@
 //! subject to the faults at its sending (loss, delay) and again at its arrival (cut, isolation,
 //! detachment). Not simulated: queues that fill up, and messages of one direction keeping their
 //! order under random delays.
+//!
+//! A real connection delivers each request at most once; here one may arrive again, as it would
+//! from a sender that repeats it.
 
 mod state;
 #[cfg(test)]
@@ -20,14 +23,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, pending};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::futures::OwnedNotified;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::peer::address::PeerAddress;
-use crate::peer::loopback::state::{Direction, Route, State};
+use crate::peer::loopback::state::{Breaks, Direction, Passage, Route, State};
+pub use crate::peer::loopback::state::{Happening, Link, Witness};
 use crate::peer::transport::{
     BreakReason, CallError, Condition, Handler, Lane, NotSentReason, PeerStatistics, Transport,
 };
+
+/// From here on a delay can be cut short by [`LoopbackNetwork::hurry`].
+const LONG_DELAY: Duration = Duration::from_secs(1);
 
 /// The network that connects the nodes attached to it. Clones are the same network.
 #[derive(Clone)]
@@ -79,6 +87,26 @@ impl LoopbackNetwork {
         self.lock().faults(from, to).loss = probability.clamp(0.0, 1.0);
     }
 
+    /// Sets what befalls messages one way.
+    pub fn set_link(&self, from: &PeerAddress, to: &PeerAddress, link: Link) {
+        *self.lock().faults(from, to) = link;
+    }
+
+    /// Sets what befalls messages of all directions that have no faults of their own.
+    pub fn set_climate(&self, climate: Link) {
+        self.lock().set_climate(climate);
+    }
+
+    /// What is under way with a long delay arrives now.
+    pub fn hurry(&self) {
+        self.lock().hurry();
+    }
+
+    /// Has everything that happens told to a witness. It must not use the network.
+    pub fn set_witness(&self, witness: Witness) {
+        self.lock().set_witness(witness);
+    }
+
     /// Breaks the connection on which one node calls another: calls in flight end at once as
     /// broken; requests that were delivered are still worked on.
     pub fn break_calls(&self, from: &PeerAddress, to: &PeerAddress) {
@@ -106,33 +134,89 @@ impl LoopbackNetwork {
         self.lock().heal_all();
     }
 
-    /// Brings bytes over one direction. `None`: they did not arrive. Otherwise who takes them.
-    async fn carry(&self, direction: &Direction) -> Option<Arc<dyn Handler>> {
-        let route = self.lock().route(direction);
-        let Route::Arrives(delay) = route else { return None };
-        self.land(direction, delay).await
+    /// Who takes what arrives over one direction after a time. `None`: it was swallowed.
+    async fn land(&self, direction: &Direction, delay: Duration) -> Option<Arc<dyn Handler>> {
+        self.travel(delay).await;
+        self.lock().arrival(direction)
     }
 
-    async fn land(&self, direction: &Direction, delay: Duration) -> Option<Arc<dyn Handler>> {
-        if !delay.is_zero() {
-            sleep(delay).await;
+    /// Takes the time of a journey; a long one ends early when all that is under way is to arrive.
+    async fn travel(&self, delay: Duration) {
+        if delay.is_zero() {
+            return;
         }
-        self.lock().arrival(direction)
+        if delay < LONG_DELAY {
+            return sleep(delay).await;
+        }
+        let hurried = self.lock().hurried();
+        tokio::select! {
+            biased;
+            () = hurried => {}
+            () = sleep(delay) => {}
+        }
     }
 
     /// Delivers a request, works it off and brings its answer back, if all of that succeeds.
     async fn exchange(
         self,
         direction: Direction,
-        delay: Duration,
+        passage: Passage,
         request: Bytes,
-        answered: oneshot::Sender<Bytes>,
+        answered: oneshot::Sender<Result<Bytes, BreakReason>>,
     ) {
-        let Some(handler) = self.land(&direction, delay).await else { return };
+        let Some(handler) = self.land(&direction, passage.delay).await else {
+            return self.lock().saw(&direction, Happening::Swallowed, &request);
+        };
+        if passage.breaks == Some(Breaks::Before) {
+            return self.break_one(&direction, &request, answered);
+        }
+        self.lock().saw(&direction, Happening::Arrived, &request);
         let answer = handler.call(request).await;
-        if self.carry(&direction.back()).await.is_some() {
+        if passage.breaks == Some(Breaks::After) {
+            return self.break_one(&direction, &answer, answered);
+        }
+        let back = direction.back();
+        let route = self.lock().route(&back);
+        let arrives = match route {
+            Route::Arrives(passage) => self.land(&back, passage.delay).await.is_some(),
+            Route::Lost | Route::Refused => false,
+        };
+        let what = if arrives { Happening::Answered } else { Happening::Swallowed };
+        self.lock().saw(&back, what, &answer);
+        if arrives {
             // The caller may be gone.
-            let _ = answered.send(answer);
+            drop(answered.send(Ok(answer)));
+        }
+    }
+
+    /// The same request once more, to the same process; nobody waits for its answer.
+    async fn exchange_again(self, direction: Direction, passage: Passage, request: Bytes) {
+        let before = self.lock().attachment(&direction.to);
+        self.travel(passage.delay).await;
+        let is_same = self.lock().attachment(&direction.to) == before;
+        if is_same {
+            let passage = Passage { delay: Duration::ZERO, ..passage };
+            self.exchange(direction, passage, request, oneshot::channel().0).await;
+        }
+    }
+
+    fn break_one(
+        &self,
+        direction: &Direction,
+        bytes: &[u8],
+        answered: oneshot::Sender<Result<Bytes, BreakReason>>,
+    ) {
+        self.lock().saw(direction, Happening::Broken, bytes);
+        drop(answered.send(Err(BreakReason::Closed)));
+    }
+
+    /// Delivers a one-way message.
+    async fn deliver(self, direction: Direction, delay: Duration, message: Bytes) {
+        let handler = self.land(&direction, delay).await;
+        let what = if handler.is_some() { Happening::Arrived } else { Happening::Swallowed };
+        self.lock().saw(&direction, what, &message);
+        if let Some(handler) = handler {
+            handler.receive(message);
         }
     }
 }
@@ -162,13 +246,12 @@ impl Transport for LoopbackTransport {
 
     fn send(&self, to: &PeerAddress, _lane: Lane, message: Bytes) {
         let (network, direction) = (self.network.clone(), self.direction(to));
-        let route = network.lock().begin_send(&direction, message.len());
-        let Route::Arrives(delay) = route else { return };
-        tokio::spawn(async move {
-            if let Some(handler) = network.land(&direction, delay).await {
-                handler.receive(message);
-            }
-        });
+        let route = network.lock().begin_send(&direction, &message);
+        let Route::Arrives(passage) = route else { return };
+        for delay in passage.again.into_iter().chain([passage.delay]) {
+            let (network, direction) = (network.clone(), direction.clone());
+            tokio::spawn(network.deliver(direction, delay, message.clone()));
+        }
     }
 
     fn condition(&self, to: &PeerAddress) -> Condition {
@@ -190,16 +273,23 @@ async fn call(
     if deadline <= now {
         return Err(CallError::NotSent(NotSentReason::DeadlinePassed));
     }
-    let (route, broken) = network.lock().begin_call(&direction, request.len(), now);
+    let (route, broken) = network.lock().begin_call(&direction, &request, now);
     let mut open = OpenCall { network, direction, answer_bytes: None };
     let (sender, answer) = oneshot::channel();
     match route {
         Route::Refused => return Err(CallError::NotSent(NotSentReason::Unreachable)),
         Route::Lost => {}
-        Route::Arrives(delay) => {
-            let exchange =
-                open.network.clone().exchange(open.direction.clone(), delay, request, sender);
-            tokio::spawn(exchange);
+        Route::Arrives(passage) => {
+            let exchange = |passage, sender| {
+                let (network, direction) = (open.network.clone(), open.direction.clone());
+                tokio::spawn(network.exchange(direction, passage, request.clone(), sender));
+            };
+            if let Some(delay) = passage.again {
+                let passage = Passage { delay, again: None, breaks: None };
+                let (network, direction) = (open.network.clone(), open.direction.clone());
+                tokio::spawn(network.exchange_again(direction, passage, request.clone()));
+            }
+            exchange(passage, sender);
         }
     }
     let result = outcome(answer, broken, deadline).await;
@@ -210,8 +300,8 @@ async fn call(
 /// What comes first: the answer, the end of the connection, the deadline. In that order if they
 /// come together.
 async fn outcome(
-    answer: oneshot::Receiver<Bytes>,
-    mut broken: watch::Receiver<()>,
+    answer: oneshot::Receiver<Result<Bytes, BreakReason>>,
+    broken: OwnedNotified,
     deadline: Instant,
 ) -> Result<Bytes, CallError> {
     let answer = async {
@@ -223,8 +313,8 @@ async fn outcome(
     };
     tokio::select! {
         biased;
-        answer = answer => Ok(answer),
-        _ = broken.changed() => Err(CallError::Broken(BreakReason::Closed)),
+        answer = answer => answer.map_err(CallError::Broken),
+        () = broken => Err(CallError::Broken(BreakReason::Closed)),
         () = sleep_until(deadline) => Err(CallError::TimedOut),
     }
 }

@@ -70,10 +70,31 @@ impl MemoryStore {
     /// What a restart finds after a power cut at this moment: all that was synced, nothing else.
     /// This store is left as it is.
     pub fn crash(&self) -> Self {
+        self.crash_keeping(0)
+    }
+
+    /// The same, where so many of the unsynced batches had come to the disk, the oldest first.
+    pub fn crash_keeping(&self, unsynced: usize) -> Self {
         let mut state = self.lock().clone();
-        state.take_back_unsynced();
+        state.take_back_unsynced(unsynced);
         let survivor = State { maps: state.maps, sequence: state.sequence, ..State::default() };
         Self { durability: self.durability, state: Mutex::new(survivor) }
+    }
+
+    /// How many batches a power cut may take.
+    pub fn unsynced(&self) -> usize {
+        self.lock().unsynced.len()
+    }
+
+    /// Puts other bytes where a value is, as a failing disk would: no batch, no sequence number.
+    pub fn damage(&self, space: Space, key: Bytes, value: Bytes) {
+        Arc::make_mut(&mut self.lock().maps[space as usize]).insert(key, value);
+    }
+
+    /// All that is visible in a space, by key.
+    pub fn entries(&self, space: Space) -> Vec<(Bytes, Bytes)> {
+        let map = Arc::clone(&self.lock().maps[space as usize]);
+        map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     /// A panic under the lock leaves whole batches only: every change is complete by then.
@@ -161,8 +182,9 @@ impl State {
         self.statistics.syncs += 1;
     }
 
-    fn take_back_unsynced(&mut self) {
-        while let Some(undo) = self.unsynced.pop() {
+    fn take_back_unsynced(&mut self, kept: usize) {
+        while self.unsynced.len() > kept {
+            let Some(undo) = self.unsynced.pop() else { return };
             for (space, key, before) in undo.values.into_iter().rev() {
                 replace(&mut self.maps, space, key, before);
             }
