@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use crate::config::Settings;
 use crate::http::{self, HttpLimits, Observer};
 use crate::node::operation::Service;
-use crate::node::{Node, Phase, Randomness, Seams, SystemClock};
+use crate::node::{Instruments, Node, Phase, Process, Randomness, Seams, SystemClock};
 use crate::peer::http::{HttpOptions, HttpTransport, PeerListener, PeerServer};
 use crate::peer::{PeerStatistics, Transport};
 use crate::storage::{Recovery, RocksOptions, RocksStore, Store};
@@ -51,6 +51,8 @@ pub async fn run(
         clock: Arc::new(SystemClock),
         random,
         metrics: Arc::clone(&metrics),
+        process: Process::default(),
+        instruments: Instruments::default(),
     };
     let node = Node::open(Arc::clone(&settings), seams).await?;
     let running = Running { settings, node, store, transport, metrics };

@@ -67,7 +67,7 @@ impl PeerFailure {
     pub(super) fn is_unbegun(&self) -> bool {
         match self {
             Self::Transport(error) => error.is_not_sent(),
-            Self::Refused(refusal) => *refusal != Refusal::StoreFailed,
+            Self::Refused(refusal) => !matches!(refusal, Refusal::StoreFailed | Refusal::Repeated),
             Self::WrongAnswer => false,
         }
     }

@@ -87,8 +87,8 @@ impl Node {
     /// Watches the free space until the node stops.
     pub(super) fn spawn_disk_watch(self: &Arc<Self>) {
         let node = Arc::clone(self);
-        tokio::spawn(async move {
-            let mut phase = node.phase();
+        self.tasks.spawn_untracked(async move {
+            let phase = node.phase();
             let mut failures = 0;
             loop {
                 let stopping = phase.wait_for(|phase| *phase == Phase::Stopping);

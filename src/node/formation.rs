@@ -155,7 +155,7 @@ impl Node {
     fn wait_for(&self, nodes: &[NodeId]) {
         let names: Vec<&str> = nodes.iter().map(NodeId::as_str).collect();
         let text = format!("the cluster is forming; waiting for {}", names.join(", "));
-        self.phase.send_if_modified(|phase| {
+        self.phase.change(|phase| {
             let next = Phase::Starting(text);
             let is_news = *phase != next;
             if is_news {

@@ -252,8 +252,8 @@ impl Node {
         let mut open: Vec<(PeerAddress, NodeId)> =
             silent.into_iter().filter_map(|(address, node)| Some((address, node?))).collect();
         // Not among the tasks that a stop waits for: it may last as long as a peer is away.
-        tokio::spawn(async move {
-            let mut phase = node.phase();
+        self.tasks.spawn_untracked(async move {
+            let phase = node.phase();
             while !open.is_empty() {
                 let stopping = phase.wait_for(|phase| *phase == Phase::Stopping);
                 if tokio::time::timeout(Duration::from_secs(1), stopping).await.is_ok() {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::calls::deadline_of;
+use super::instruments::PlantedBug;
 use super::replica::Place;
 use super::{Node, Phase};
 use crate::peer::Handler;
@@ -41,6 +42,14 @@ impl Node {
     async fn reply(self: &Arc<Self>, request: &[u8]) -> Reply {
         let envelope: Envelope = decode(request)?;
         let deadline = deadline_of(&envelope);
+        // Before anything is refused: whoever was refused may have gone on to another replica, and
+        // what comes a second time may come when nothing would be refused any more.
+        if let Request::Write(write) = &envelope.request
+            && !self.forwarded.is_first(write.operation)
+            && !self.instruments.has(PlantedBug::RepeatedForwardTaken)
+        {
+            return Err(Refusal::Repeated);
+        }
         match &envelope.request {
             Request::Found(offer) => return self.answer_offer(offer).await,
             Request::Hello(hello) => return self.answer_hello(&envelope, hello).await,

@@ -191,7 +191,7 @@ impl Node {
 impl Swim {
     /// Runs until the node stops or refuses to serve, and then tells the others that it goes.
     async fn run(mut self, mut inbox: mpsc::Receiver<Bytes>) {
-        let mut phase = self.node.phase();
+        let phase = self.node.phase();
         let mut announce = tokio::time::interval(ANNOUNCE_EVERY);
         announce.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

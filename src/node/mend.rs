@@ -36,10 +36,10 @@ impl Node {
     /// Mends what is incomplete, now and whenever it is told, until the node stops.
     pub(super) fn spawn_mending(self: &Arc<Self>) {
         let node = Arc::clone(self);
-        tokio::spawn(async move {
-            let mut phase = node.phase();
+        self.tasks.spawn_untracked(async move {
+            let phase = node.phase();
             loop {
-                let open = node.tasks.track_future(node.mend_all()).await;
+                let open = node.tasks.track(node.mend_all()).await;
                 let wait = async {
                     match open {
                         0 => node.mend.notified().await,
@@ -94,7 +94,7 @@ impl Node {
         loop {
             let deadline = Instant::now() + PAGE_TIMEOUT;
             let request = Request::Page { vnode, after: after.take(), max_bytes: PAGE_BYTES };
-            let mut phase = self.phase();
+            let phase = self.phase();
             let answer = tokio::select! {
                 biased;
                 _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {

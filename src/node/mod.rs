@@ -10,39 +10,50 @@ mod directory;
 mod disk;
 mod explain;
 mod formation;
+mod forwarded;
 mod greeting;
 mod handler;
+#[cfg(any(test, feature = "sim"))]
+mod inspect;
+mod instruments;
 mod latency;
 mod layout;
 mod locks;
 mod membership;
 mod mend;
 pub mod operation;
+mod process;
 mod pulse;
 mod replica;
 mod seams;
 mod service;
 mod start;
+mod tasks;
 pub mod view;
 mod vnodes;
+mod watched;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tokio::sync::{Notify, watch};
-use tokio_util::task::TaskTracker;
+use tokio::sync::Notify;
 
 pub use directory::DirectoryError;
+pub use instruments::{Instruments, MintedWrite, PlantedBug};
+pub use process::{Process, Running};
 pub use seams::{Clock, Randomness, SystemClock};
 pub use start::{Seams, StartError};
+pub use watched::Watched;
 
 use self::directory::Opened;
 use self::disk::DiskWatch;
+use self::forwarded::Forwarded;
 use self::latency::HedgeBudget;
 use self::layout::Layout;
 use self::locks::KeyLocks;
 use self::membership::Membership;
 use self::pulse::Pulse;
+use self::tasks::Tasks;
 use self::vnodes::Vnodes;
 use crate::config::Settings;
 use crate::peer::Transport;
@@ -83,7 +94,7 @@ pub struct Node {
     random: Randomness,
     metrics: Arc<Metrics>,
     has_lost_data: bool,
-    phase: watch::Sender<Phase>,
+    phase: Watched<Phase>,
     /// Set once: the layout of this release does not change after formation.
     layout: OnceLock<Arc<Layout>>,
     token_key: OnceLock<TokenKey>,
@@ -95,12 +106,14 @@ pub struct Node {
     membership: Membership,
     disk: DiskWatch,
     pulse: Pulse,
+    forwarded: Forwarded,
     /// Told when a vnode became incomplete.
     mend: Notify,
     /// An actor was retired in memory only: this run must not end as a clean one.
     is_tainted: AtomicBool,
-    /// All work that a stop has to wait for.
-    tasks: TaskTracker,
+    /// All that runs in the background.
+    tasks: Tasks,
+    instruments: Instruments,
     /// One greeting at a time is worked off, so that boot numbers are kept in order.
     greeting: tokio::sync::Mutex<()>,
 }
@@ -160,8 +173,8 @@ impl Node {
     }
 
     /// Where the node is in its life, now and from now on.
-    pub fn phase(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
+    pub fn phase(&self) -> Watched<Phase> {
+        self.phase.clone()
     }
 }
 

@@ -65,8 +65,8 @@ impl Node {
     pub(super) fn spawn_pulse(self: &Arc<Self>) {
         self.pulse.last_beat_ms.store(self.pulse.now_ms(), Ordering::Relaxed);
         let node = Arc::clone(self);
-        tokio::spawn(async move {
-            let mut phase = node.phase();
+        self.tasks.spawn_untracked(async move {
+            let phase = node.phase();
             loop {
                 let stopping = phase.wait_for(|phase| *phase == Phase::Stopping);
                 if tokio::time::timeout(BEAT, stopping).await.is_ok() {

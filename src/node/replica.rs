@@ -10,17 +10,18 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
+use super::instruments::{MintedWrite, PlantedBug};
 use super::locks::KeyGuard;
 use super::vnodes::Retirement;
 use super::{Node, Phase};
 use crate::peer::messages::Refusal;
-use crate::protocol::causality::{Content, Context, DecodeError, Dot, Record, Summary};
+use crate::protocol::causality::{Content, Context, DecodeError, Dot, Merge, Record, Summary};
 use crate::protocol::operation::{Condition, EtagSet, Seen};
 use crate::storage::schema::record_key;
 use crate::storage::{
     Batch, BoxFuture, Cached, CommitError, EngineError, ReadError, Space, Syncing,
 };
-use crate::types::{KeyPath, NodeId, VnodeId};
+use crate::types::{KeyPath, NodeId, RequestId, VnodeId};
 
 /// A key on this node.
 #[derive(Clone, Debug)]
@@ -47,6 +48,7 @@ pub(super) struct Mint {
     pub(super) read: Option<Summary>,
     pub(super) conditions: Vec<Condition>,
     pub(super) deadline: Instant,
+    pub(super) request_id: RequestId,
 }
 
 /// A minted write whose batch is on its way to the disk.
@@ -192,6 +194,8 @@ impl Node {
         }
         let stored = record.to_stored_bytes();
         let committed = Some(self.commit(place, stored.clone(), guard, Carries::MintedDot)?);
+        let path = place.path.clone();
+        self.instruments.minted(|| MintedWrite { request_id: mint.request_id, path, dot, seen });
         Ok(Minted { record, stored, dot, replaced, committed })
     }
 
@@ -204,16 +208,21 @@ impl Node {
         deadline: Instant,
     ) -> Result<(), Refusal> {
         let incoming = Record::from_stored_bytes(stored.clone()).map_err(|_| Refusal::Malformed)?;
+        let too_early = match self.instruments.has(PlantedBug::MergeOutsideTheLock) {
+            true => self.load(place, Record::from_stored_bytes).await.ok().flatten(),
+            false => None,
+        };
         let guard = tokio::time::timeout_at(deadline, self.locks.lock(&place.key)).await;
         let guard = guard.map_err(|_| Refusal::TooLate)?;
         self.refuse_writes()?;
-        let (mut record, _) = self.record_to_change(place, &guard).await?;
+        let (stored_here, _) = self.record_to_change(place, &guard).await?;
+        let mut record = too_early.unwrap_or(stored_here);
         self.observe(&incoming, from);
         if self.look_for_lost_history(place, &record, incoming.context()) {
             self.mark_incomplete(place.vnode).await?;
         }
         let is_absent = record.is_absent();
-        let merge = record.merge(&incoming);
+        let merge = self.merge_records(&mut record, &incoming);
         for dot in &merge.alarms {
             tracing::error!(key = ?place.path, %dot, "one dot with two values: the greater checksum is kept");
             self.metrics.alarm("one-dot-two-values");
@@ -226,16 +235,35 @@ impl Node {
         committed.map_err(|_| Refusal::StoreFailed)
     }
 
+    fn merge_records(&self, mine: &mut Record, theirs: &Record) -> Merge {
+        let newest = |record: &Record| record.heads().map(|head| head.stamp).max();
+        if self.instruments.has(PlantedBug::WallClockMerge) {
+            let changed = newest(mine) < newest(theirs);
+            if changed {
+                mine.clone_from(theirs);
+            }
+            return Merge { changed, ..Merge::default() };
+        }
+        mine.merge(theirs)
+    }
+
     /// Whether a read of this vnode may count. What comes back is for
     /// [`Node::refuse_if_found_since`].
     fn refuse_incomplete(&self, vnode: VnodeId) -> Result<u64, Refusal> {
         let findings = self.vnodes.findings();
-        if self.vnodes.is_incomplete(vnode) { Err(Refusal::Incomplete) } else { Ok(findings) }
+        let counts_anyway = self.instruments.has(PlantedBug::IncompleteCounts);
+        let is_incomplete = self.vnodes.is_incomplete(vnode) && !counts_anyway;
+        if is_incomplete { Err(Refusal::Incomplete) } else { Ok(findings) }
     }
 
     /// A record may have been dropped as corrupt while it was read: then its absence says nothing.
     fn refuse_if_found_since(&self, findings: u64) -> Result<(), Refusal> {
-        if self.vnodes.findings() == findings { Ok(()) } else { Err(Refusal::Incomplete) }
+        let counts_anyway = self.instruments.has(PlantedBug::IncompleteCounts);
+        if self.vnodes.findings() == findings || counts_anyway {
+            Ok(())
+        } else {
+            Err(Refusal::Incomplete)
+        }
     }
 
     /// Whether this node takes writes now.
@@ -336,7 +364,8 @@ impl Node {
         if error.may_be_applied() {
             self.disk.suspect();
         }
-        if carries == Carries::MintedDot {
+        let is_kept = self.instruments.has(PlantedBug::ActorKeptAfterFailedBatch);
+        if carries == Carries::MintedDot && !is_kept {
             self.retire(vnode, Retirement::FailedBatch);
         }
         Refusal::StoreFailed

@@ -16,19 +16,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
-use tokio_util::task::TaskTracker;
+use tokio::sync::Notify;
 
 use super::directory::{Directory, DirectoryError, Opened};
 use super::disk::DiskWatch;
+use super::forwarded::Forwarded;
 use super::greeting::Greeted;
+use super::instruments::{Instruments, PlantedBug};
 use super::latency::HedgeBudget;
 use super::layout::Layout;
 use super::locks::KeyLocks;
 use super::membership::Membership;
+use super::process::Process;
 use super::pulse::Pulse;
 use super::seams::{Clock, Randomness};
+use super::tasks::Tasks;
 use super::vnodes::{Retirement, Vnodes};
+use super::watched::Watched;
 use super::{Node, Phase};
 use crate::config::Settings;
 use crate::peer::Transport;
@@ -57,6 +61,10 @@ pub struct Seams {
     pub random: Randomness,
     /// What it counts.
     pub metrics: Arc<Metrics>,
+    /// What its tasks run in.
+    pub process: Process,
+    /// What a simulation puts into it.
+    pub instruments: Instruments,
     /// The store could not recover all that was once synced: every vnode may lack acknowledged
     /// data.
     pub has_lost_data: bool,
@@ -117,7 +125,8 @@ impl Node {
     /// # Errors
     /// [`StartError`].
     pub async fn open(settings: Arc<Settings>, seams: Seams) -> Result<Arc<Self>, StartError> {
-        let Seams { store, transport, clock, random, metrics, has_lost_data } = seams;
+        let Seams { store, transport, clock, random, metrics, process, instruments, has_lost_data } =
+            seams;
         let directory = Directory::new(&*store);
         let opened = directory.open(&settings.id, settings.durability, &random).await?;
         if has_lost_data && opened.previous.is_none() {
@@ -129,6 +138,7 @@ impl Node {
             membership: Membership::new(),
             disk: DiskWatch::new(settings.storage.min_free_bytes),
             pulse: Pulse::new(),
+            forwarded: Forwarded::default(),
             settings,
             opened,
             store,
@@ -137,7 +147,7 @@ impl Node {
             random,
             metrics,
             has_lost_data,
-            phase: watch::Sender::new(starting),
+            phase: Watched::new(starting),
             layout: OnceLock::new(),
             token_key: OnceLock::new(),
             formation: Mutex::new(None),
@@ -147,7 +157,8 @@ impl Node {
             hedging: HedgeBudget::default(),
             mend: Notify::new(),
             is_tainted: AtomicBool::new(false),
-            tasks: TaskTracker::new(),
+            tasks: Tasks::new(process),
+            instruments,
             greeting: tokio::sync::Mutex::default(),
         }))
     }
@@ -215,7 +226,7 @@ impl Node {
             Phase::Refusing(_) => 2,
             Phase::Stopping => 3,
         };
-        self.phase.send_if_modified(|phase| {
+        self.phase.change(|phase| {
             let is_later = rank(&next) > rank(phase);
             if is_later {
                 *phase = next;
@@ -235,6 +246,9 @@ impl Node {
         let others = self.layout().expect("a node greets in a layout").others().count();
         if *is_clean && greeted.is_confirmed(others) && !self.has_lost_data {
             tracing::info!(boot = %boot.this.number, "the last stop was clean: actors go on");
+            return self.mark_what_may_lack_writes(directory).await;
+        }
+        if self.instruments.has(PlantedBug::ActorKeptAfterUncleanStop) {
             return self.mark_what_may_lack_writes(directory).await;
         }
         directory.retire_actors_before(boot.this.number).await?;

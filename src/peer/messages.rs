@@ -256,6 +256,9 @@ pub enum Refusal {
     /// The deadline had passed when it could be done.
     #[error("the deadline had passed")]
     TooLate,
+    /// It was asked for this very write before, and may have done it.
+    #[error("it was asked for this write before")]
+    Repeated,
     /// Not yet, or no longer, serving.
     #[error("it is not serving")]
     NotServing,

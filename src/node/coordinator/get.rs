@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::read::ReadJob;
 use crate::config::ReadRepair;
 use crate::node::Node;
+use crate::node::instruments::PlantedBug;
 use crate::node::operation::{Get, GetAnswer};
 use crate::protocol::causality::{
     ContextToken, Record, Shown, Version, token_cover_for_get, token_cover_for_version,
@@ -27,7 +28,7 @@ impl Node {
         let job = ReadJob {
             path: get.path.clone(),
             required: level.get(),
-            repair: repair_mode(self.settings.read_repair),
+            repair: self.repair_mode(),
             deadline: get.terms.deadline,
             request_id: get.terms.request_id.clone(),
         };
@@ -37,6 +38,15 @@ impl Node {
             self.repair_in_background(&set, &finished.stale, &stored, &job);
         }
         self.show(&get, &finished.merged, reached, layout.state.epoch)
+    }
+
+    fn repair_mode(&self) -> RepairMode {
+        match self.settings.read_repair {
+            _ if self.instruments.has(PlantedBug::RepairNotWaitedFor) => RepairMode::Async,
+            ReadRepair::Blocking => RepairMode::Blocking,
+            ReadRepair::Async => RepairMode::Async,
+            ReadRepair::Off => RepairMode::Off,
+        }
     }
 
     /// What the client is shown of a record.
@@ -91,12 +101,4 @@ pub(super) fn refuse_sloppy(is_sloppy: bool) -> Result<(), OperationError> {
         return Err(OperationError::NotImplemented(text.into()));
     }
     Ok(())
-}
-
-const fn repair_mode(setting: ReadRepair) -> RepairMode {
-    match setting {
-        ReadRepair::Blocking => RepairMode::Blocking,
-        ReadRepair::Async => RepairMode::Async,
-        ReadRepair::Off => RepairMode::Off,
-    }
 }

@@ -150,6 +150,7 @@ impl Node {
             read: read.as_ref().map(|(summary, _)| summary.clone()),
             conditions: job.conditions.clone(),
             deadline: job.deadline,
+            request_id: job.request_id.clone(),
         };
         // A write that read nothing elsewhere has asked this replica alone.
         let reached = match read {

@@ -175,7 +175,7 @@ impl Node {
     ) {
         for replica in stale {
             let repair = self.repair(set, *replica, stored.clone(), job);
-            let mut phase = self.phase();
+            let phase = self.phase();
             self.tasks.spawn(async move {
                 tokio::select! {
                     biased;

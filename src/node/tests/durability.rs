@@ -3,6 +3,7 @@
 use super::world::{World, path, values_of};
 use crate::node::directory::DirectoryError;
 use crate::node::{Phase, StartError};
+use crate::protocol::causality::MAX_TOKEN_CHARS;
 use crate::protocol::operation::OperationError;
 use crate::storage::{CommitFault, Durability, MemoryStore};
 use crate::types::{Level, PartitionCount};
@@ -201,4 +202,24 @@ async fn without_sync_a_crashed_node_counts_towards_no_read_until_it_was_mended(
         let one = world.get_at(1, key, Level::One).await.expect("it was mended");
         assert_eq!(values_of(&one), ["v"]);
     }
+}
+
+/// P11: each of these restarts draws a new actor, so the key's context grows by one; what a client
+/// carries does not grow beyond its bound, and nothing else breaks.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_unclean_restarts_leave_tokens_within_their_bound() {
+    let mut world = World::new(3).started().await;
+    let key = path("b", "k");
+    let mut token = world.put(1, &key, "0").level(Level::All).ok().await.context;
+    for restart in 1..=1_000 {
+        world.crash(1);
+        world.start(&[1]).await;
+        let value = restart.to_string();
+        let written = world.put(1, &key, &value).context(&token).level(Level::All).ok().await;
+        assert_eq!(written.siblings, 1, "after restart {restart}");
+        token = written.context;
+        assert!(token.len() <= MAX_TOKEN_CHARS, "after restart {restart}: {}", token.len());
+    }
+    assert_eq!(world.retired(1), 1.0, "each start retires what the one before it drew");
+    assert_eq!(world.values(2, &key).await, ["1000"]);
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::config::{InitialNode, Overrides, Settings};
 use crate::node::operation::{Get, GetAnswer, Service, Terms, Write};
-use crate::node::{Clock, Node, Randomness, Seams, StartError};
+use crate::node::{Clock, Instruments, Node, Process, Randomness, Seams, StartError};
 use crate::peer::loopback::LoopbackNetwork;
 use crate::peer::{Handler, PeerAddress};
 use crate::protocol::causality::{Content, Shown, Value};
@@ -168,6 +168,8 @@ impl World {
             clock: Arc::new(TestClock(Instant::now())),
             random: Randomness::from_seed(1_000 * self.starts + i as u64),
             metrics: Arc::clone(&metrics),
+            process: Process::default(),
+            instruments: Instruments::default(),
             has_lost_data: false,
         };
         let node = Node::open(Arc::new(settings), seams).await?;

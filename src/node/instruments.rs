@@ -1,0 +1,107 @@
+//! What a simulation puts into a node: a witness of its mints, and a bug to be found.
+//!
+//! Compiled to nothing unless the `sim` feature (or a test) asks for it.
+
+#[cfg(any(test, feature = "sim"))]
+use std::sync::Arc;
+
+use crate::protocol::causality::{Context, Dot};
+use crate::types::{KeyPath, RequestId};
+
+/// A mistake that the simulator must find; each breaks a rule of the design in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PlantedBug {
+    /// The client is answered one acknowledgement too early.
+    EarlyAcknowledgement,
+    /// An unclean stop keeps the actors.
+    ActorKeptAfterUncleanStop,
+    /// A failed batch keeps the actor.
+    ActorKeptAfterFailedBatch,
+    /// A record is read before the key's lock is taken.
+    MergeOutsideTheLock,
+    /// A forward whose outcome is unknown goes on to the next replica.
+    MintTwiceOnStartingOver,
+    /// Of two records the one with the newer stamp is kept, whole.
+    WallClockMerge,
+    /// Reads count replicas that may lack acknowledged data.
+    IncompleteCounts,
+    /// Reads answer before what they show stands on a write quorum.
+    RepairNotWaitedFor,
+    /// A forwarded write that comes a second time is done a second time.
+    RepeatedForwardTaken,
+}
+
+impl PlantedBug {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::EarlyAcknowledgement,
+        Self::ActorKeptAfterUncleanStop,
+        Self::ActorKeptAfterFailedBatch,
+        Self::MergeOutsideTheLock,
+        Self::MintTwiceOnStartingOver,
+        Self::WallClockMerge,
+        Self::IncompleteCounts,
+        Self::RepairNotWaitedFor,
+        Self::RepeatedForwardTaken,
+    ];
+}
+
+/// What a mint did.
+#[derive(Clone, Debug)]
+pub struct MintedWrite {
+    /// The client's request.
+    pub request_id: RequestId,
+    /// Which key.
+    pub path: KeyPath,
+    /// The new version.
+    pub dot: Dot,
+    /// What it replaces wherever it comes to.
+    pub seen: Context,
+}
+
+/// Told of every mint, once its batch is queued.
+#[cfg(any(test, feature = "sim"))]
+pub type MintWitness = Arc<dyn Fn(&MintedWrite) + Send + Sync>;
+
+/// See the module's head.
+#[derive(Clone, Default)]
+pub struct Instruments {
+    /// The bug that is planted.
+    #[cfg(any(test, feature = "sim"))]
+    pub bug: Option<PlantedBug>,
+    /// Who is told of mints.
+    #[cfg(any(test, feature = "sim"))]
+    pub on_mint: Option<MintWitness>,
+}
+
+impl Instruments {
+    /// Whether this bug is planted. False in every build for users.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn has(&self, bug: PlantedBug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    /// Whether this bug is planted. False in every build for users.
+    #[cfg(not(any(test, feature = "sim")))]
+    pub(super) const fn has(&self, _bug: PlantedBug) -> bool {
+        false
+    }
+
+    /// A write was minted.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn minted(&self, write: impl FnOnce() -> MintedWrite) {
+        if let Some(witness) = &self.on_mint {
+            witness(&write());
+        }
+    }
+
+    /// A write was minted.
+    #[cfg(not(any(test, feature = "sim")))]
+    pub(super) fn minted(&self, _write: impl FnOnce() -> MintedWrite) {}
+}
+
+impl std::fmt::Debug for Instruments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Instruments")
+    }
+}
