@@ -12,6 +12,7 @@
 //! - [`peer`]: messages between nodes, and the seam `Transport`.
 //! - [`config`], [`telemetry`]: what a node is told, and what it tells.
 //! - [`node`]: the running node: coordinator, replica, membership.
+//! - `sim`: whole clusters of nodes from a seed (feature `sim`).
 //! - [`http`]: the client API.
 //! - [`server`]: a node on a real machine: sockets, files, signals.
 //! - [`cli`]: the commands.
@@ -23,6 +24,8 @@ pub mod node;
 pub mod peer;
 pub mod protocol;
 pub mod server;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod storage;
 pub mod telemetry;
 pub mod types;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and those that it may import from; itself always.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("types", &[]),
     ("protocol", &["types"]),
     ("storage", &["types", "protocol"]),
@@ -12,6 +12,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("config", &["types", "protocol", "storage", "peer"]),
     ("telemetry", &["types", "config"]),
     ("node", &["types", "protocol", "storage", "peer", "config", "telemetry"]),
+    ("sim", &["types", "protocol", "storage", "peer", "config", "telemetry", "node"]),
     ("http", &["types", "protocol", "node"]),
     ("server", &["types", "protocol", "storage", "peer", "config", "telemetry", "node", "http"]),
     ("cli", &["types", "config", "telemetry", "server"]),

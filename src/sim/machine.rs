@@ -1,0 +1,290 @@
+//! One simulated machine: a disk, a clock, and the process of a node on it, or none.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::disk::{BatchWitness, DiskFaults, Ending, SimDisk};
+use super::history::History;
+use super::trace::Trace;
+use crate::config::Settings;
+use crate::node::{
+    Clock, Instruments, Node, Phase, PlantedBug, Process, Randomness, Seams, StartError,
+};
+use crate::peer::loopback::LoopbackNetwork;
+use crate::peer::{Handler, PeerAddress};
+use crate::storage::{Batch, BoxFuture, Durability, MemoryStore, Store};
+use crate::telemetry::Metrics;
+
+/// A wall clock that is off, drifts and jumps.
+#[derive(Debug)]
+pub struct SimClock {
+    begun: Instant,
+    offset_ms: AtomicI64,
+    drift_ppm: i64,
+}
+
+impl SimClock {
+    fn new((offset_ms, drift_ppm): (i64, i64)) -> Self {
+        Self { begun: Instant::now(), offset_ms: AtomicI64::new(offset_ms), drift_ppm }
+    }
+
+    /// Moves it, for good.
+    pub fn jump(&self, by_ms: i64) {
+        self.offset_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for SimClock {
+    fn wall_ms(&self) -> u64 {
+        const EPOCH_MS: i64 = 1_700_000_000_000;
+        let elapsed = self.begun.elapsed().as_millis() as i64;
+        let drift = elapsed * self.drift_ppm / 1_000_000;
+        (EPOCH_MS + elapsed + drift + self.offset_ms.load(Ordering::Relaxed)) as u64
+    }
+}
+
+/// What runs on a machine.
+#[derive(Clone)]
+pub struct Running {
+    /// The process.
+    pub process: Process,
+    /// Set once the directory is open.
+    node: Arc<OnceLock<Arc<Node>>>,
+    /// The open store.
+    pub disk: Arc<SimDisk>,
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Running {
+    /// The node, once it has opened its directory.
+    pub fn node(&self) -> Option<Arc<Node>> {
+        self.node.get().cloned()
+    }
+
+    /// The node, if it takes requests.
+    pub fn serving(&self) -> Option<Arc<Node>> {
+        self.node().filter(|node| *node.phase().borrow() == Phase::Serving)
+    }
+}
+
+/// Hands what arrives to a node, in its process.
+struct Inbox {
+    process: Process,
+    node: Arc<OnceLock<Arc<Node>>>,
+}
+
+impl Handler for Inbox {
+    fn call(self: Arc<Self>, request: Bytes) -> BoxFuture<'static, Bytes> {
+        match self.node.get() {
+            Some(node) => Box::pin(self.process.run(Arc::clone(node).call(request))),
+            // Taken by the system, and by nobody yet.
+            None => Box::pin(std::future::pending()),
+        }
+    }
+
+    fn receive(&self, message: Bytes) {
+        if let Some(node) = self.node.get() {
+            let node = Arc::clone(node);
+            // One message waits for a stopped process like another.
+            tokio::spawn(self.process.run(async move { node.receive(message) }));
+        }
+    }
+}
+
+/// See the module's head.
+pub struct Machine {
+    /// From 0 up.
+    pub number: usize,
+    /// `node-1` for number 0.
+    pub name: String,
+    /// Where peers reach it.
+    pub address: PeerAddress,
+    /// Its wall clock.
+    pub clock: Arc<SimClock>,
+    state: Mutex<State>,
+}
+
+struct State {
+    running: Option<Running>,
+    disk: MemoryStore,
+    faults: DiskFaults,
+    starts: u64,
+    /// Why it can never serve again.
+    retired: Option<String>,
+}
+
+/// Told of every batch that is queued on a machine's disk, with the machine's number.
+pub type MachineWitness = Arc<dyn Fn(usize, &Batch) + Send + Sync>;
+
+/// What all machines have in common.
+pub struct Common {
+    /// The network.
+    pub network: LoopbackNetwork,
+    /// Mints are told to it.
+    pub history: History,
+    /// What happens is told to it.
+    pub trace: Trace,
+    /// Batches are told to it.
+    pub on_batch: MachineWitness,
+    /// The bug that is planted in every node.
+    pub bug: Option<PlantedBug>,
+    /// Of all nodes.
+    pub durability: Durability,
+    /// Seeds what nodes and disks draw.
+    pub seed: u64,
+}
+
+impl Machine {
+    /// One with an empty disk, switched off.
+    pub fn new(number: usize, address: PeerAddress, clock: (i64, i64)) -> Self {
+        let state = State {
+            running: None,
+            disk: SimDisk::empty(),
+            faults: DiskFaults::default(),
+            starts: 0,
+            retired: None,
+        };
+        Self {
+            number,
+            name: format!("node-{}", number + 1),
+            address,
+            clock: Arc::new(SimClock::new(clock)),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// What runs, if something does.
+    pub fn running(&self) -> Option<Running> {
+        self.lock().running.clone()
+    }
+
+    /// Why it can never serve again, if so.
+    pub fn retired(&self) -> Option<String> {
+        self.lock().retired.clone()
+    }
+
+    /// It can never serve again.
+    pub fn retire(&self, why: &str) {
+        self.lock().retired.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// Changes how its disk behaves.
+    pub fn set_disk_faults(&self, change: impl FnOnce(&mut DiskFaults)) {
+        let mut state = self.lock();
+        change(&mut state.faults);
+        if let Some(running) = &state.running {
+            running.disk.set_faults(state.faults.clone());
+        }
+    }
+
+    /// Works on the disk of a machine that is off.
+    pub fn with_disk_at_rest<T>(&self, work: impl FnOnce(&mut MemoryStore) -> T) -> T {
+        work(&mut self.lock().disk)
+    }
+
+    /// Switches it on: makes the process, opens the directory, starts the node. Returns when it
+    /// serves or has failed.
+    ///
+    /// # Errors
+    /// [`StartError`]; the process has ended then.
+    pub async fn start(&self, settings: Settings, common: &Common) -> Result<(), StartError> {
+        let Some((running, seams)) = self.switch_on(&settings, common) else { return Ok(()) };
+        let (slot, process) = (Arc::clone(&running.node), running.process.clone());
+        let starting = async move {
+            let node = Node::open(Arc::new(settings), seams).await?;
+            let is_first = slot.set(Arc::clone(&node)).is_ok();
+            assert!(is_first, "a process runs one node");
+            node.start().await
+        };
+        let started = tokio::spawn(process.run(starting));
+        let abort = started.abort_handle();
+        let outcome = tokio::select! {
+            biased;
+            started = started => started.expect("a start does not panic"),
+            () = process.killed() => Ok(()),
+        };
+        abort.abort();
+        if outcome.is_err() {
+            self.end(Ending::ProcessDied, common);
+        }
+        outcome
+    }
+
+    /// The process and what its node stands on; `None` where one runs already, or never may again.
+    fn switch_on(&self, settings: &Settings, common: &Common) -> Option<(Running, Seams)> {
+        let mut state = self.lock();
+        if state.running.is_some() || state.retired.is_some() {
+            return None;
+        }
+        state.starts += 1;
+        let seed = common.seed ^ ((self.number as u64 + 1) << 32) ^ state.starts;
+        let disk = std::mem::replace(&mut state.disk, SimDisk::empty());
+        let disk = SimDisk::new(
+            disk,
+            common.durability,
+            state.faults.clone(),
+            seed ^ 0x5eed,
+            self.batch_witness(common),
+        );
+        let span = tracing::info_span!("node", name = %settings.id);
+        let running = Running {
+            process: Process::simulated(span),
+            node: Arc::default(),
+            disk: Arc::new(disk),
+            metrics: Arc::new(Metrics::new()),
+        };
+        state.running = Some(running.clone());
+        let (history, number) = (common.history.clone(), self.number);
+        let (process, node) = (running.process.clone(), Arc::clone(&running.node));
+        let inbox = Arc::new(Inbox { process, node });
+        let seams = Seams {
+            store: Arc::clone(&running.disk) as Arc<dyn Store>,
+            transport: common.network.attach(self.address.clone(), inbox),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            random: Randomness::from_seed(seed),
+            metrics: Arc::clone(&running.metrics),
+            process: running.process.clone(),
+            instruments: Instruments {
+                bug: common.bug,
+                on_mint: Some(Arc::new(move |write| history.mint(number, write))),
+            },
+            has_lost_data: false,
+        };
+        Some((running, seams))
+    }
+
+    fn batch_witness(&self, common: &Common) -> BatchWitness {
+        let (on_batch, number) = (Arc::clone(&common.on_batch), self.number);
+        Arc::new(move |batch| on_batch(number, batch))
+    }
+
+    /// Ends its process at once. False where none ran.
+    pub fn end(&self, ending: Ending, common: &Common) -> bool {
+        let Some(running) = self.lock().running.take() else { return false };
+        running.process.kill();
+        common.network.detach(&self.address);
+        self.lock().disk = running.disk.take_out(ending);
+        true
+    }
+
+    /// Ends its process cleanly. False where none served.
+    pub async fn stop(&self, common: &Common) -> bool {
+        let Some(running) = self.running() else { return false };
+        let Some(node) = running.serving() else { return false };
+        let stopping = tokio::spawn(running.process.run(async move { node.stop().await }));
+        tokio::select! {
+            biased;
+            () = running.process.killed() => return false,
+            stopped = stopping => stopped.expect("a stop does not panic"),
+        }
+        self.end(Ending::ProcessDied, common)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

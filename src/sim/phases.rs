@@ -1,0 +1,302 @@
+//! The two phases of a run: faults and load together, in which nothing may be lost; then no faults,
+//! in which the cluster has to come together within a bound, and then to be quiet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::client::Client;
+use super::disk::DiskFaults;
+use super::evidence::{KeyEvidence, Violation};
+use super::machine::Machine;
+use super::nemesis;
+use super::scenario::{SAFETY_PHASE, Weather};
+use super::world::{World, node_id, node_number};
+use crate::node::operation::{Get, Service, Terms};
+use crate::node::{Node, Phase};
+use crate::protocol::causality::Record;
+use crate::storage::schema::record_key;
+use crate::storage::{Cached, Space, Store};
+use crate::types::{Level, NodeId, RequestId, VnodeId};
+
+/// From the end of all faults until every node that can serve does, and knows all others as up. A
+/// node whose disk fails tries for 30 s before it gives up and is started again.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(45);
+
+/// From then on until every vnode is complete.
+const MENDED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What any operation may take.
+const LONGEST_OPERATION: Duration = Duration::from_secs(6);
+
+/// From the end of all faults until the last client is done.
+const CLIENTS_DONE_WITHIN: Duration = Duration::from_secs(300);
+
+const CONVERGES: &str = "P7 convergence";
+const QUIET: &str = "P7 quiet";
+const BOUNDED: &str = "P11 bounded";
+
+/// Plays a whole scenario; returns what was broken while it ran, and the last state of the keys.
+pub async fn play(world: &Arc<World>) -> (Vec<Violation>, Vec<KeyEvidence>) {
+    for number in 0..world.scenario.nodes {
+        let world = Arc::clone(world);
+        tokio::spawn(async move { world.power_on(number).await });
+    }
+    let clients: Vec<_> = (0..world.scenario.clients.len())
+        .map(|number| tokio::spawn(Client::new(number, Arc::clone(world)).run()))
+        .collect();
+    let until = Instant::now() + SAFETY_PHASE;
+    nemesis::run(Arc::clone(world)).await;
+    tokio::time::sleep_until(until).await;
+
+    let mut violations = Vec::new();
+    world.common.trace.note("phase", "no faults from now on");
+    calm(world);
+    recover(world, &mut violations).await;
+    world.hurry();
+    let done = timeout(CLIENTS_DONE_WITHIN, futures_util::future::join_all(clients)).await;
+    match done {
+        Ok(done) => done.into_iter().for_each(|client| client.expect("a client does not panic")),
+        Err(_) => violations.push(Violation::new(CONVERGES, "a client was never answered")),
+    }
+    // What was late arrives at last.
+    world.common.network.hurry();
+    sleep(LONGEST_OPERATION).await;
+    if violations.is_empty() {
+        converge(world, &mut violations).await;
+    }
+    (violations, last_state(world))
+}
+
+/// Ends every fault there may be.
+fn calm(world: &World) {
+    let network = &world.common.network;
+    network.heal_all();
+    network.set_climate(Weather::FAIR.link());
+    for machine in &world.machines {
+        machine.set_disk_faults(|faults| *faults = DiskFaults::default());
+        if let Some(running) = machine.running() {
+            running.process.resume();
+        }
+    }
+}
+
+/// Starts what is off, as operators do, and waits for all to serve.
+async fn recover(world: &Arc<World>, violations: &mut Vec<Violation>) {
+    let deadline = Instant::now() + RECOVERED_WITHIN;
+    loop {
+        for machine in world.in_service() {
+            restart_if_needed(world, machine).await;
+        }
+        let waits_for: Vec<String> =
+            world.in_service().filter_map(|machine| what_is_missing(world, machine)).collect();
+        if waits_for.is_empty() {
+            return;
+        }
+        if Instant::now() >= deadline {
+            let text = format!("{RECOVERED_WITHIN:?} after the faults: {}", waits_for.join("; "));
+            return violations.push(Violation::new(CONVERGES, text));
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// A node that is off is switched on; one that refuses to serve is started again once. If it still
+/// refuses then, its disk is not the one it had.
+async fn restart_if_needed(world: &Arc<World>, machine: &Arc<Machine>) {
+    let refuses =
+        machine.running().and_then(|running| running.node()).and_then(|node| {
+            match &*node.phase().borrow() {
+                Phase::Refusing(why) => Some(why.clone()),
+                _ => None,
+            }
+        });
+    if let Some(why) = refuses {
+        if machine.number == world.scenario.victim && why.contains("data directory") {
+            machine.end(super::disk::Ending::ProcessDied, &world.common);
+            return machine.retire(&why);
+        }
+        machine.end(super::disk::Ending::ProcessDied, &world.common);
+    }
+    if machine.running().is_none() {
+        let (world, number) = (Arc::clone(world), machine.number);
+        tokio::spawn(async move { world.power_on(number).await });
+        // Begun before the next look at it.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What keeps a machine from being one of a healthy cluster.
+fn what_is_missing(world: &World, machine: &Machine) -> Option<String> {
+    let name = &machine.name;
+    let Some(running) = machine.running() else { return Some(format!("{name} is off")) };
+    let Some(node) = running.serving() else {
+        return Some(format!("{name} does not serve"));
+    };
+    if running.disk.is_wedged() {
+        return Some(format!("the disk of {name} fails until it is started again"));
+    }
+    let down = node.peers_taken_for_down();
+    let wrongly = down.iter().find(|id| world.machines[node_number(id)].retired().is_none());
+    wrongly.map(|id| format!("{name} takes {id} for down"))
+}
+
+/// Brings the replicas together by reads at the level of all that are there, and looks whether
+/// they are then the same, and whether nothing more is done.
+async fn converge(world: &Arc<World>, violations: &mut Vec<Violation>) {
+    if timeout(MENDED_WITHIN, come_together(world)).await.is_err() {
+        let why = sweep(world).await.err();
+        let text = format!("{MENDED_WITHIN:?} after the faults: {why:?}");
+        return violations.push(Violation::new(CONVERGES, text));
+    }
+    // What goes on behind the answers.
+    sleep(LONGEST_OPERATION).await;
+    equal(world, violations);
+    let before = world.observer.batches();
+    if let Err(text) = sweep(world).await {
+        violations.push(Violation::new(QUIET, text));
+    }
+    sleep(Duration::from_secs(1)).await;
+    let written = world.observer.batches() - before;
+    if written > 0 {
+        let text = format!("{written} batches were written when all was equal");
+        violations.push(Violation::new(QUIET, text));
+    }
+    bounded(world, violations);
+}
+
+/// Reads everything until that succeeds: a read may be the first to meet a damaged record, and then
+/// it fails until the vnode is mended.
+async fn come_together(world: &Arc<World>) {
+    loop {
+        mended(world).await;
+        if sweep(world).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// Waits until all that can be complete is: what lacks a replica that is gone for good can't.
+async fn mended(world: &World) {
+    while serving(world).any(|(_, node)| {
+        node.incomplete_vnodes()
+            .iter()
+            .any(|(_, replicas)| replicas.iter().all(|id| is_there(world, id)))
+    }) {
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Whether a node can serve.
+fn is_there(world: &World, id: &NodeId) -> bool {
+    world.machines[node_number(id)].retired().is_none()
+}
+
+/// Where some replica is incomplete and can't be mended: one that it lacks is gone for good.
+fn is_beyond_mending(world: &World, vnode: VnodeId) -> bool {
+    serving(world).any(|(_, node)| {
+        node.incomplete_vnodes().iter().any(|(incomplete, _)| *incomplete == vnode)
+    })
+}
+
+fn serving(world: &World) -> impl Iterator<Item = (usize, Arc<Node>)> {
+    world.in_service().filter_map(|machine| {
+        let node = machine.running().and_then(|running| running.serving())?;
+        Some((machine.number, node))
+    })
+}
+
+/// Reads every key through every node at the level of all its replicas that are there.
+async fn sweep(world: &Arc<World>) -> Result<(), String> {
+    let nodes: Vec<(usize, Arc<Node>)> = serving(world).collect();
+    for key in 0..world.scenario.keys.len() {
+        let path = world.path(key);
+        for (number, node) in &nodes {
+            let Some((vnode, replicas)) = node.place_of(&path) else { continue };
+            if is_beyond_mending(world, vnode) {
+                continue;
+            }
+            let there = replicas.iter().filter(|id| is_there(world, id)).count();
+            let Some(level) = std::num::NonZeroU8::new(there as u8) else { continue };
+            let terms = Terms {
+                level: Some(Level::Count(level)),
+                sloppy: None,
+                deadline: Instant::now() + Duration::from_secs(5),
+                request_id: RequestId::from_random(u128::MAX),
+            };
+            let get = Get { path: path.clone(), version: None, terms };
+            if let Err(error) = node.get(get).await {
+                let name = world.key_name(key);
+                let node = node_id(*number);
+                return Err(format!("a read of {name} through {node} fails: {error}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the replicas of each key are the same, byte for byte.
+fn equal(world: &World, violations: &mut Vec<Violation>) {
+    for key in last_state(world) {
+        let Some((first, record)) = key.finals.first() else { continue };
+        if let Some((other, _)) = key.finals.iter().find(|(_, other)| other != record) {
+            let (first, other) = (node_id(*first), node_id(*other));
+            let text = format!("{first} and {other} differ\n{}", key.story(|_, _| false));
+            return violations.push(Violation::new(CONVERGES, text));
+        }
+    }
+}
+
+/// Whether what may grow has stayed small.
+fn bounded(world: &World, violations: &mut Vec<Violation>) {
+    // Loops that run for ever: membership and its like.
+    const IDLE_TASKS: usize = 8;
+    for (number, node) in serving(world) {
+        let tasks = node.tasks_under_way();
+        if tasks > IDLE_TASKS {
+            let text = format!("{} has {tasks} tasks under way when idle", node_id(number));
+            violations.push(Violation::new(BOUNDED, text));
+        }
+    }
+    // Each write adds an entry at most where its actor is new; actors change with starts.
+    let most = 40 * world.scenario.nodes;
+    for key in last_state(world) {
+        let entries = key.finals.iter().map(|(_, record)| record.context().entries()).max();
+        if entries.is_some_and(|entries| entries > most) {
+            let text = format!("the context of {} has {entries:?} entries", key.name());
+            violations.push(Violation::new(BOUNDED, text));
+        }
+    }
+}
+
+/// What the replicas of each key hold.
+fn last_state(world: &World) -> Vec<KeyEvidence> {
+    let mut versions = world.observer.versions();
+    let nodes: Vec<(usize, Arc<Node>)> = serving(world).collect();
+    let key = |key: usize| {
+        let path = world.path(key);
+        let place = nodes.first().and_then(|(_, node)| node.place_of(&path));
+        let finals = nodes.iter().filter_map(|(number, _)| {
+            let (vnode, replicas) = place.as_ref()?;
+            let counts = replicas.contains(&node_id(*number)) && !is_beyond_mending(world, *vnode);
+            counts.then_some(())?;
+            let running = world.machines[*number].running()?;
+            let stored =
+                running.disk.memory().get_cached(Space::Records, &record_key(*vnode, &path));
+            let record = match stored {
+                Ok(Cached::Hit(Some(bytes))) => Record::from_stored_bytes(bytes).ok()?,
+                _ => Record::absent(),
+            };
+            Some((*number, record))
+        });
+        KeyEvidence {
+            plan: world.scenario.keys[key].clone(),
+            attempts: Vec::new(),
+            mints: Vec::new(),
+            finals: finals.collect(),
+            versions: versions.remove(&path).unwrap_or_default(),
+        }
+    };
+    (0..world.scenario.keys.len()).map(key).collect()
+}
