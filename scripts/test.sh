@@ -83,6 +83,26 @@ tests() {
     fi
 }
 
+SIMULATOR=(--locked --release --features sim)
+
+# Determinism, and that planted bugs are found.
+simulator_tests() {
+    if command -v cargo-nextest >/dev/null; then
+        cargo nextest run "${SIMULATOR[@]}" --test simulator --no-fail-fast --success-output final
+    else
+        cargo test "${SIMULATOR[@]}" --test simulator --no-fail-fast -- --nocapture
+    fi
+}
+
+# New seeds each time, the same ones for the same commit; and those that failed once.
+simulator_seeds() {
+    local first
+    first="$(git rev-parse HEAD 2>/dev/null | cut -c1-12)"
+    cargo run "${SIMULATOR[@]}" --bin starling-sim -- \
+        --seeds "${SIMULATOR_SEEDS:-300}" --from "$((16#${first:-0}))" \
+        --file tests/simulator/seeds.txt
+}
+
 documentation() {
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 }
@@ -118,10 +138,13 @@ ensure_build_tools
 ensure_python_tools
 
 step "format" cargo fmt --all --check
-step "clippy" cargo clippy --locked --all-targets -- -D warnings
+step "clippy" cargo clippy --locked --all-targets --features sim -- -D warnings
+step "clippy without the simulator" cargo clippy --locked --lib --bins -- -D warnings
 step "licenses, bans, sources" deny
 step "shell scripts" shell_scripts
 step "tests" tests
+step "simulator's tests" simulator_tests
+step "simulator" simulator_seeds
 step "documentation's examples" cargo test --locked --doc
 step "documentation" documentation
 step "build" build dev
