@@ -6,6 +6,7 @@
 
 pub mod causality;
 pub mod cluster;
+pub mod merkle;
 pub mod operation;
 pub mod quorum;
 pub mod ring;

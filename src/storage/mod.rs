@@ -44,13 +44,25 @@ pub enum Space {
     Vnodes,
     /// Writes kept for other nodes.
     Hints,
-    /// The nodes of the vnodes' hash trees.
+    /// What the vnodes' hash trees are made of: the digest of each record.
     Trees,
+    /// Which records are tombstones or husks, and since when.
+    Deletes,
+    /// Which keys had a record that was damaged, and have no other yet.
+    Quarantine,
 }
 
 impl Space {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Meta, Self::Records, Self::Vnodes, Self::Hints, Self::Trees];
+    pub const ALL: [Self; 7] = [
+        Self::Meta,
+        Self::Records,
+        Self::Vnodes,
+        Self::Hints,
+        Self::Trees,
+        Self::Deletes,
+        Self::Quarantine,
+    ];
 
     /// The name on disk, which never changes.
     pub const fn name(self) -> &'static str {
@@ -60,6 +72,8 @@ impl Space {
             Self::Vnodes => "vnodes",
             Self::Hints => "hints",
             Self::Trees => "trees",
+            Self::Deletes => "deletes",
+            Self::Quarantine => "quarantine",
         }
     }
 }

@@ -5,6 +5,10 @@
 //! | `Meta` | the name of a [`MetaKey`] | [`frame`](super::frame) |
 //! | `Records` | n (1 byte), partition (4, big-endian), bucket, 0, key | a record, verbatim: its own format, versioned and checksummed |
 //! | `Vnodes` | n (1 byte), partition (4, big-endian) | [`frame`](super::frame) |
+//! | `Trees` | n, partition, leaf (4, big-endian), bucket, 0, key | the record's digest and a checksum of key and digest (8 each) |
+//! | `Deletes` | as in `Records` | [`frame`](super::frame) |
+//! | `Quarantine` | as in `Records` | [`frame`](super::frame) |
+//! | `Hints` | length of the target's name (1 byte; 0: any replica), its name, then as in `Records` | [`frame`](super::frame) |
 //!
 //! All of a vnode's records adjoin, sorted by bucket, then key: a vnode is streamed, compared and
 //! dropped by one range, and a bucket within it listed by another. No layout here ever changes; a
@@ -45,6 +49,8 @@ pub enum MetaKey {
     PeerBoot(NodeId),
     /// Since when actors of this directory count as retired.
     ActorEra,
+    /// Present once `Space::Trees` has the digests of all records.
+    Trees,
     /// Empty: written to find out whether the store writes.
     Probe,
 }
@@ -61,6 +67,7 @@ impl MetaKey {
             Self::ClusterState => Bytes::from_static(b"cluster-state"),
             Self::PeerBoot(node) => [PEER_BOOT_PREFIX, node.as_str().as_bytes()].concat().into(),
             Self::ActorEra => Bytes::from_static(b"actor-era"),
+            Self::Trees => Bytes::from_static(b"trees"),
             Self::Probe => Bytes::from_static(b"probe"),
         }
     }
@@ -75,6 +82,7 @@ impl MetaKey {
             b"formation" => Some(Self::Formation),
             b"cluster-state" => Some(Self::ClusterState),
             b"actor-era" => Some(Self::ActorEra),
+            b"trees" => Some(Self::Trees),
             b"probe" => Some(Self::Probe),
             _ => {
                 let node = std::str::from_utf8(bytes.strip_prefix(PEER_BOOT_PREFIX)?).ok()?;
@@ -153,6 +161,82 @@ pub fn bucket_range(vnode: VnodeId, bucket: &Bucket) -> KeyRange {
     KeyRange::prefix(prefix.freeze())
 }
 
+/// Where the digest of a key's record stands, in `Space::Trees`.
+pub fn tree_key(vnode: VnodeId, leaf: u32, path: &KeyPath) -> Bytes {
+    let (bucket, key) = (path.bucket.as_str().as_bytes(), path.key.as_bytes());
+    let mut bytes = with_vnode(vnode, 4 + bucket.len() + 1 + key.len());
+    bytes.put_u32(leaf);
+    bytes.put_slice(bucket);
+    bytes.put_u8(0);
+    bytes.put_slice(key);
+    bytes.freeze()
+}
+
+/// The reverse of [`tree_key`].
+///
+/// # Errors
+/// [`ForeignKey`] for bytes that it never returns.
+pub fn parse_tree_key(bytes: &[u8]) -> Result<(VnodeId, u32, KeyPath), ForeignKey> {
+    let parsed = bytes.split_first_chunk::<VNODE_PREFIX_BYTES>().and_then(|(vnode, rest)| {
+        let (leaf, path) = rest.split_first_chunk::<4>()?;
+        let vnode = parse_vnode_key(vnode)?;
+        Some((vnode, u32::from_be_bytes(*leaf), KeyPath::from_bytes(path)?))
+    });
+    parsed.ok_or_else(|| ForeignKey(Bytes::copy_from_slice(bytes)))
+}
+
+/// All digests of one leaf, in `Space::Trees`.
+pub fn leaf_range(vnode: VnodeId, leaf: u32) -> KeyRange {
+    let mut prefix = with_vnode(vnode, 4);
+    prefix.put_u32(leaf);
+    KeyRange::prefix(prefix.freeze())
+}
+
+/// Where a hint for a node is kept, in `Space::Hints`; `None` stands for any replica of the key.
+pub fn hint_key(target: Option<&NodeId>, vnode: VnodeId, path: &KeyPath) -> Bytes {
+    let record = record_key(vnode, path);
+    let mut bytes = hint_prefix(target, record.len());
+    bytes.put_slice(&record);
+    bytes.freeze()
+}
+
+/// The reverse of [`hint_key`].
+///
+/// # Errors
+/// [`ForeignKey`] for bytes that it never returns.
+pub fn parse_hint_key(bytes: &[u8]) -> Result<(Option<NodeId>, VnodeId, KeyPath), ForeignKey> {
+    let parsed = bytes.split_first().and_then(|(length, rest)| {
+        let (target, record) = rest.split_at_checked(usize::from(*length))?;
+        let target = match target {
+            [] => None,
+            name => Some(NodeId::new(std::str::from_utf8(name).ok()?).ok()?),
+        };
+        let (vnode, path) = parse_record_key(record).ok()?;
+        Some((target, vnode, path))
+    });
+    parsed.ok_or_else(|| ForeignKey(Bytes::copy_from_slice(bytes)))
+}
+
+/// All hints for a node, in `Space::Hints`.
+pub fn hints_for(target: Option<&NodeId>) -> KeyRange {
+    KeyRange::prefix(hint_prefix(target, 0).freeze())
+}
+
+/// All hints for a node of one vnode, in `Space::Hints`.
+pub fn hints_for_vnode(target: Option<&NodeId>, vnode: VnodeId) -> KeyRange {
+    let mut prefix = hint_prefix(target, VNODE_PREFIX_BYTES);
+    prefix.put_slice(&vnode_key(vnode));
+    KeyRange::prefix(prefix.freeze())
+}
+
+fn hint_prefix(target: Option<&NodeId>, further_bytes: usize) -> BytesMut {
+    let name = target.map_or("", NodeId::as_str);
+    let mut bytes = BytesMut::with_capacity(1 + name.len() + further_bytes);
+    bytes.put_u8(u8::try_from(name.len()).expect("a node's name is short"));
+    bytes.put_slice(name.as_bytes());
+    bytes
+}
+
 fn with_vnode(vnode: VnodeId, further_bytes: usize) -> BytesMut {
     let mut bytes = BytesMut::with_capacity(VNODE_PREFIX_BYTES + further_bytes);
     bytes.put_u8(vnode.table.get());
@@ -203,6 +287,30 @@ mod tests {
         }
 
         #[test]
+        fn tree_keys_come_back_and_lie_in_their_leaf(
+            vnode in vnodes(), leaf: u32, other: u32, path in paths(),
+        ) {
+            let key = tree_key(vnode, leaf, &path);
+            prop_assert_eq!(parse_tree_key(&key), Ok((vnode, leaf, path)));
+            prop_assert!(vnode_range(vnode).contains(&key));
+            prop_assert_eq!(leaf_range(vnode, other).contains(&key), other == leaf);
+        }
+
+        #[test]
+        fn hint_keys_come_back_and_lie_with_their_target(
+            target in proptest::option::of("[a-c]{1,3}"), other in "[a-c]{1,3}",
+            vnode in vnodes(), path in paths(),
+        ) {
+            let target = target.map(|name| NodeId::new(&name).expect("letters"));
+            let other = NodeId::new(&other).expect("letters");
+            let key = hint_key(target.as_ref(), vnode, &path);
+            prop_assert_eq!(parse_hint_key(&key), Ok((target.clone(), vnode, path)));
+            prop_assert!(hints_for(target.as_ref()).contains(&key));
+            prop_assert!(hints_for_vnode(target.as_ref(), vnode).contains(&key));
+            prop_assert_eq!(hints_for(Some(&other)).contains(&key), target.as_ref() == Some(&other));
+        }
+
+        #[test]
         fn record_keys_sort_by_vnode_then_bucket_then_key(
             a in (vnodes(), paths()), b in (vnodes(), paths()),
         ) {
@@ -214,6 +322,12 @@ mod tests {
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..32)) {
             if let Ok((vnode, path)) = parse_record_key(&bytes) {
                 prop_assert_eq!(&record_key(vnode, &path)[..], &bytes[..]);
+            }
+            if let Ok((vnode, leaf, path)) = parse_tree_key(&bytes) {
+                prop_assert_eq!(&tree_key(vnode, leaf, &path)[..], &bytes[..]);
+            }
+            if let Ok((target, vnode, path)) = parse_hint_key(&bytes) {
+                prop_assert_eq!(&hint_key(target.as_ref(), vnode, &path)[..], &bytes[..]);
             }
         }
     }
@@ -241,6 +355,7 @@ mod tests {
             MetaKey::ClusterState,
             MetaKey::PeerBoot(node),
             MetaKey::ActorEra,
+            MetaKey::Trees,
             MetaKey::Probe,
         ];
         for key in &keys {

@@ -116,6 +116,11 @@ counted_id! {
     /// How often a data directory was started; fsynced at each start and told to the peers.
     BootNumber
 }
+counted_id! {
+    /// How often records of a vnode were purged: what was read under a lower number than a replica
+    /// has is refused there.
+    PurgeNumber
+}
 
 /// What names a client's request in logs and answers; for tracing only.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

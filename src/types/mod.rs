@@ -14,7 +14,7 @@ mod weight;
 
 pub use ids::{
     ActorId, BootNumber, ClusterId, DataIncarnation, Epoch, LayoutVersion, OperationId,
-    RecoveryNumber, RequestId, RequestIdError,
+    PurgeNumber, RecoveryNumber, RequestId, RequestIdError,
 };
 pub use key::{Key, KeyError, KeyPath, MAX_KEY_BYTES};
 pub use level::{Level, LevelError, ReadLevel, WriteLevel};
