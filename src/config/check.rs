@@ -18,6 +18,9 @@ const MIN_BLOCK_CACHE_BYTES: usize = 1 << 20;
 /// Less memtable than this, and every few writes make a file.
 const MIN_MEMTABLE_BYTES: usize = 1 << 20;
 
+/// Twice the longest request timeout.
+const MIN_GC_GRACE: Duration = Duration::from_secs(120);
+
 /// Checks what one setting alone does not show, and fills in what follows from others.
 pub(super) fn together(settings: &mut Settings, findings: &mut Findings) {
     ports(settings, findings);
@@ -26,6 +29,7 @@ pub(super) fn together(settings: &mut Settings, findings: &mut Findings) {
     advertised(settings, findings);
     limits(settings, findings);
     membership(settings, findings);
+    grace(settings, findings);
     buckets(settings, findings);
     log_filter(settings, findings);
 }
@@ -45,6 +49,18 @@ pub(super) fn oddities(settings: &Settings) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// A deletion has to outlive every request that may still carry what it deleted.
+fn grace(settings: &Settings, findings: &mut Findings) {
+    if settings.gc_grace < MIN_GC_GRACE && !settings.allow_short_gc_grace {
+        let message = format!(
+            "must be at least {} s, twice the longest request timeout; allow_short_gc_grace = true \
+             lets tests go below",
+            MIN_GC_GRACE.as_secs()
+        );
+        findings.clash("gc_grace", message);
+    }
 }
 
 fn ports(settings: &Settings, findings: &mut Findings) {

@@ -7,7 +7,7 @@ use super::value::{Sourced, Table, Value};
 
 /// Every setting that has one value, by its dotted key. Buckets of their own are for the file only:
 /// the name of a bucket does not fit into the name of a variable.
-pub(super) const KEYS: [&str; 35] = [
+pub(super) const KEYS: [&str; 43] = [
     "id",
     "http",
     "peer",
@@ -31,6 +31,14 @@ pub(super) const KEYS: [&str; 35] = [
     "max_requests",
     "header_timeout",
     "body_timeout",
+    "gc_grace",
+    "allow_short_gc_grace",
+    "hints.max_bytes",
+    "hints.max_age",
+    "hints.max_bytes_per_second",
+    "repair.interval",
+    "repair.max_bytes_per_second",
+    "repair.scrub_interval",
     "storage.min_free_bytes",
     "storage.block_cache_bytes",
     "storage.memtable_bytes",

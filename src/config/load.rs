@@ -11,7 +11,8 @@ use super::error::{Origin, Problem, SettingsErrors};
 use super::file;
 use super::section::{Findings, Section};
 use super::settings::{
-    BucketSettings, InitialNode, LogSettings, MembershipSettings, Settings, StorageSettings,
+    BucketSettings, HintSettings, InitialNode, LogSettings, MembershipSettings, RepairSettings,
+    Settings, StorageSettings,
 };
 use super::value::{Count, FromValue, Size, Sourced, Table, Value};
 use crate::peer::PeerAddress;
@@ -126,6 +127,10 @@ fn read(mut root: Section<'_>) -> Settings {
         max_requests: root.take_or("max_requests", Count(1_024)).0,
         header_timeout: root.take_or("header_timeout", Duration::from_secs(10)),
         body_timeout: root.take_or("body_timeout", Duration::from_secs(10)),
+        gc_grace: root.take_or("gc_grace", Duration::from_secs(3_600)),
+        allow_short_gc_grace: root.take_or("allow_short_gc_grace", false),
+        hints: hints(root.take_section("hints")),
+        repair: repair(root.take_section("repair")),
         storage: storage(root.take_section("storage")),
         membership: membership(root.take_section("membership")),
         log: log(root.take_section("log")),
@@ -156,6 +161,26 @@ fn cluster_secret(mut section: Section<'_>) -> Option<super::Secret> {
     let secret = section.take("secret");
     section.finish();
     secret
+}
+
+fn hints(mut section: Section<'_>) -> HintSettings {
+    let hints = HintSettings {
+        max_bytes: section.take_or("max_bytes", Size(1_024 * MIB)).0,
+        max_age: section.take_or("max_age", Duration::from_secs(3 * 3_600)),
+        max_bytes_per_second: section.take_or("max_bytes_per_second", Size(64 * MIB)).0,
+    };
+    section.finish();
+    hints
+}
+
+fn repair(mut section: Section<'_>) -> RepairSettings {
+    let repair = RepairSettings {
+        interval: section.take_or("interval", Duration::from_secs(60)),
+        max_bytes_per_second: section.take_or("max_bytes_per_second", Size(64 * MIB)).0,
+        scrub_interval: section.take_or("scrub_interval", Duration::from_secs(7 * 24 * 3_600)),
+    };
+    section.finish();
+    repair
 }
 
 fn storage(mut section: Section<'_>) -> StorageSettings {

@@ -17,8 +17,8 @@ mod value;
 pub use error::{Origin, Problem, SettingError, SettingsErrors};
 pub use load::{Loaded, Overrides};
 pub use settings::{
-    BucketSettings, InitialNode, LogFormat, LogSettings, MembershipSettings, ReadRepair, Secret,
-    Settings, StorageSettings,
+    BucketSettings, HintSettings, InitialNode, LogFormat, LogSettings, MembershipSettings,
+    ReadRepair, RepairSettings, Secret, Settings, StorageSettings,
 };
 
 #[cfg(test)]

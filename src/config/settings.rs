@@ -65,6 +65,15 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// `body_timeout`: how long a body may stand still. Default 10 s.
     pub body_timeout: Duration,
+    /// `gc_grace`: how long a deletion is kept before it is purged; at least twice the longest
+    /// request timeout, which is 60 s. Default 1 h.
+    pub gc_grace: Duration,
+    /// `allow_short_gc_grace`: lets `gc_grace` be below its floor, for tests. Default false.
+    pub allow_short_gc_grace: bool,
+    /// `hints.*`.
+    pub hints: HintSettings,
+    /// `repair.*`.
+    pub repair: RepairSettings,
     /// `storage.*`.
     pub storage: StorageSettings,
     /// `membership.*`.
@@ -125,6 +134,33 @@ pub enum ReadRepair {
     Async,
     /// Reads mend nothing.
     Off,
+}
+
+/// `hints.*`: what is kept for nodes that are down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HintSettings {
+    /// `hints.max_bytes`: room for hints; beyond it new ones are refused, or dropped and left to
+    /// anti-entropy. 0: none are kept. Default 1 GiB.
+    pub max_bytes: u64,
+    /// `hints.max_age`: how long one is kept, unless it was counted in an answer. Default 3 h.
+    pub max_age: Duration,
+    /// `hints.max_bytes_per_second`: how fast they are brought to a node that is back; 0: as fast
+    /// as it goes. Default 64 MiB.
+    pub max_bytes_per_second: u64,
+}
+
+/// `repair.*`: anti-entropy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepairSettings {
+    /// `repair.interval`: how often a node compares all that it shares with each other node.
+    /// Default 60 s.
+    pub interval: Duration,
+    /// `repair.max_bytes_per_second`: how much it moves for that; 0: as much as it can. Default
+    /// 64 MiB.
+    pub max_bytes_per_second: u64,
+    /// `repair.scrub_interval`: within what time every record is compared with its checksum and
+    /// its hash tree. Default 7 days.
+    pub scrub_interval: Duration,
 }
 
 /// `storage.*`.

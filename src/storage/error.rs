@@ -99,9 +99,9 @@ pub enum OpenError {
     },
     /// RocksDB refuses a file.
     #[error(
-        "the data in {dir} is damaged and was not opened: {cause}. Keep the directory for \
-         analysis, start the node with an empty one, and replace it by itself (`starling cluster \
-         replace`): it takes its data in from the other replicas", dir = dir.display()
+        "the data in {dir} is damaged and was not opened: {cause}. Keep a copy of the directory for \
+         analysis; then `starling server --rebuild`, with this node's settings, empties it and takes \
+         everything in from the other replicas", dir = dir.display()
     )]
     Corrupt {
         /// The data directory.

@@ -67,6 +67,14 @@ struct Shared {
     members: Family<MemberLabels, Gauge>,
     incomplete_vnodes: Gauge,
     writes_refused: Family<ReasonLabel, Counter>,
+    hints: Family<OutcomeLabel, Counter>,
+    repaired_records: Family<PeerLabel, Counter>,
+    repair_bytes: Family<PeerLabel, Counter>,
+    quarantined_keys: Gauge,
+    purged_keys: Counter,
+    tombstones: Gauge,
+    husks: Gauge,
+    scrubbed_records: Counter,
 }
 
 impl Default for Metrics {
@@ -185,6 +193,49 @@ impl Metrics {
         self.shared.writes_refused.get_or_create(&ReasonLabel { reason: "disk-full" }).inc();
     }
 
+    /// A record is kept for a node that can't be reached, as a hint that counts.
+    pub fn hint_kept(&self) {
+        self.shared.hints.get_or_create(&OutcomeLabel { outcome: "kept" }).inc();
+    }
+
+    /// A hint was brought to its target.
+    pub fn hint_replayed(&self) {
+        self.shared.hints.get_or_create(&OutcomeLabel { outcome: "replayed" }).inc();
+    }
+
+    /// A hint was too old, or there was no room for it: anti-entropy has to do it.
+    pub fn hint_dropped(&self) {
+        self.shared.hints.get_or_create(&OutcomeLabel { outcome: "dropped" }).inc();
+    }
+
+    /// Anti-entropy has exchanged records with a peer, and moved so many bytes for that.
+    pub fn repaired(&self, peer: &NodeId, records: u64, bytes: u64) {
+        let labels = PeerLabel { peer: NodeName(peer.clone()) };
+        self.shared.repaired_records.get_or_create(&labels).inc_by(records);
+        self.shared.repair_bytes.get_or_create(&labels).inc_by(bytes);
+    }
+
+    /// So many keys have no undamaged record here.
+    pub fn quarantined_keys(&self, count: usize) {
+        self.shared.quarantined_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Deleted keys have gone for good.
+    pub fn purged(&self, keys: u64) {
+        self.shared.purged_keys.inc_by(keys);
+    }
+
+    /// So many keys here are tombstones, and so many husks.
+    pub fn deleted_keys(&self, tombstones: i64, husks: i64) {
+        self.shared.tombstones.set(tombstones);
+        self.shared.husks.set(husks);
+    }
+
+    /// The scrub has read records.
+    pub fn scrubbed(&self, records: u64) {
+        self.shared.scrubbed_records.inc_by(records);
+    }
+
     /// Adds a source that is asked at each scrape: statistics that someone else keeps.
     pub fn register_samples(&self, source: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         let collector = Box::new(SamplesCollector::new(source));
@@ -285,6 +336,44 @@ impl Shared {
                 <_>::default(),
             ),
             writes_refused: add(r, "writes_refused", "Writes refused", <_>::default()),
+            hints: add(
+                r,
+                "hints",
+                "Hints that were kept by a fallback, replayed, or dropped",
+                <_>::default(),
+            ),
+            repaired_records: add(
+                r,
+                "repaired_records",
+                "Records that anti-entropy has exchanged",
+                <_>::default(),
+            ),
+            repair_bytes: add(
+                r,
+                "repair_moved_bytes",
+                "Bytes that anti-entropy has moved: hashes, keys, records",
+                <_>::default(),
+            ),
+            quarantined_keys: add(
+                r,
+                "quarantined_keys",
+                "Keys of which this node has no undamaged record",
+                <_>::default(),
+            ),
+            purged_keys: add(
+                r,
+                "purged_keys",
+                "Deleted keys that are gone for good",
+                <_>::default(),
+            ),
+            tombstones: add(r, "tombstones", "Keys here that are deleted", <_>::default()),
+            husks: add(r, "husks", "Deleted keys here that are about to be purged", <_>::default()),
+            scrubbed_records: add(
+                r,
+                "scrubbed_records",
+                "Records that the scrub has read",
+                <_>::default(),
+            ),
             registry: Mutex::new(registry),
         }
     }

@@ -89,6 +89,15 @@ impl RocksStore {
         Ok(Self { inner: Arc::new(inner), recovery })
     }
 
+    /// Deletes what a store has left in a directory, damaged or not; what is no store's stays.
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// Whatever the system answers.
+    pub fn destroy(dir: &Path) -> io::Result<()> {
+        open::destroy(dir)
+    }
+
     /// How much of the log could be replayed. [`Recovery::CutShort`] makes the vnodes of the
     /// directory incomplete; every start reports it until [`RocksStore::forget_cut`].
     pub fn recovery(&self) -> &Recovery {

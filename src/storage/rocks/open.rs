@@ -103,6 +103,36 @@ pub(super) fn forget_cut(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Deletes RocksDB's files. `CURRENT` goes last: what was begun is not taken for an empty store.
+pub(super) fn destroy(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut last = None;
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let Some(name) = name.filter(|name| is_of_a_store(name)) else { continue };
+        if name == "CURRENT" {
+            last = Some(path);
+        } else {
+            fs::remove_file(path)?;
+        }
+    }
+    last.map_or(Ok(()), fs::remove_file)?;
+    sync_dir(dir)
+}
+
+fn is_of_a_store(name: &str) -> bool {
+    let ends = [".sst", ".log", ".dbtmp", ".blob"];
+    let begins = ["MANIFEST-", "OPTIONS-", "LOG"];
+    matches!(name, "CURRENT" | "IDENTITY" | CUT_SHORT_FILE)
+        || ends.iter().any(|end| name.ends_with(end))
+        || begins.iter().any(|begin| name.starts_with(begin))
+}
+
 fn open_with(
     dir: &Path,
     options: &RocksOptions,
