@@ -9,10 +9,11 @@ use tokio::net::TcpListener;
 use crate::config::Settings;
 use crate::http::{self, HttpLimits, Observer};
 use crate::node::operation::Service;
+use crate::node::view::RepairView;
 use crate::node::{Instruments, Node, Phase, Process, Randomness, Seams, SystemClock};
 use crate::peer::http::{HttpOptions, HttpTransport, PeerListener, PeerServer};
 use crate::peer::{PeerStatistics, Transport};
-use crate::storage::{Recovery, RocksOptions, RocksStore, Store};
+use crate::storage::{OpenError, Recovery, RocksOptions, RocksStore, Store};
 use crate::telemetry::{Metrics, Sample};
 
 /// How long requests that were begun may take once a stop was asked for. With the node's own drain
@@ -22,12 +23,22 @@ const REQUESTS_DRAIN: Duration = Duration::from_secs(3);
 /// What is left for answers to peers once the node has stopped.
 const PEERS_DRAIN: Duration = Duration::from_millis(500);
 
+/// What to do with what is in the data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Go on from it.
+    GoOn,
+    /// Empty it, and take everything in from the peers.
+    Rebuild,
+}
+
 /// Runs a node until `stop` is done, then stops it cleanly.
 ///
 /// # Errors
 /// What keeps the node from starting, in words that say what to do.
 pub async fn run(
     settings: Settings,
+    start: Start,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let settings = Arc::new(settings);
@@ -36,6 +47,9 @@ pub async fn run(
     if let Some(file) = &settings.pid_file {
         std::fs::write(file, format!("{}\n", std::process::id()))
             .with_context(|| format!("can't write the process id to {}", file.display()))?;
+    }
+    if start == Start::Rebuild {
+        empty(&settings).await?;
     }
     let store = open_store(&settings).await?;
     let random = Randomness::from_system().context("the system gives no randomness")?;
@@ -53,8 +67,10 @@ pub async fn run(
         metrics: Arc::clone(&metrics),
         process: Process::default(),
         instruments: Instruments::default(),
+        rebuild: start == Start::Rebuild,
     };
     let node = Node::open(Arc::clone(&settings), seams).await?;
+    register_repair_samples(&metrics, &node);
     let running = Running { settings, node, store, transport, metrics };
     running.serve(listeners, stop).await
 }
@@ -171,6 +187,40 @@ fn max_frame_bytes(settings: &Settings) -> usize {
     record.clamp(64 << 20, u32::MAX as usize)
 }
 
+/// Empties the data directory, unless it is another node's or somebody works with it.
+async fn empty(settings: &Settings) -> anyhow::Result<()> {
+    let dir = settings.data_dir.clone();
+    let opened = match open_store(settings).await {
+        Ok(store) => {
+            let owner = Node::owner_of(&*store).await;
+            store.close().await?;
+            drop(store);
+            owner.ok().flatten()
+        }
+        Err(error) => match error.downcast::<OpenError>() {
+            Ok(OpenError::Corrupt { cause, .. }) => {
+                tracing::warn!(%cause, "the data directory can't be opened; it is emptied");
+                None
+            }
+            Ok(error) => return Err(error.into()),
+            Err(error) => return Err(error),
+        },
+    };
+    if let Some(owner) = opened.filter(|owner| *owner != settings.id) {
+        anyhow::bail!(
+            "{} belongs to node {owner}, and this node is {}; nothing was deleted",
+            dir.display(),
+            settings.id
+        );
+    }
+    let emptied = dir.clone();
+    tokio::task::spawn_blocking(move || RocksStore::destroy(&emptied))
+        .await?
+        .with_context(|| format!("can't empty {}", dir.display()))?;
+    tracing::warn!(dir = %dir.display(), "the data directory was emptied");
+    Ok(())
+}
+
 async fn open_store(settings: &Settings) -> anyhow::Result<Arc<RocksStore>> {
     let dir = settings.data_dir.clone();
     let options = RocksOptions {
@@ -202,6 +252,36 @@ fn register_samples(metrics: &Metrics, store: &Arc<RocksStore>, transport: &Arc<
         samples.extend(transport.statistics().iter().flat_map(peer_samples));
         samples
     });
+}
+
+fn register_repair_samples(metrics: &Metrics, node: &Arc<Node>) {
+    let node = Arc::downgrade(node);
+    metrics.register_samples(move || {
+        let view = node.upgrade().and_then(|node| node.repair().ok());
+        view.map_or_else(Vec::new, |view| repair_samples(&view))
+    });
+}
+
+fn repair_samples(view: &RepairView) -> Vec<Sample> {
+    let mut samples = vec![Sample::gauge(
+        "repair_debt_seconds",
+        "Age of the oldest proof that two replicas are the same",
+        view.debt_seconds,
+    )];
+    for hints in &view.hints {
+        let labelled = |sample: Sample| sample.with_label("target", hints.target.as_str());
+        samples.push(labelled(Sample::gauge(
+            "hints_stored",
+            "Hints that are kept for a node",
+            hints.count as f64,
+        )));
+        samples.push(labelled(Sample::gauge(
+            "hints_stored_bytes",
+            "Their size",
+            hints.bytes as f64,
+        )));
+    }
+    samples
 }
 
 fn storage_samples(store: &dyn Store) -> Vec<Sample> {

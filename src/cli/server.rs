@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::exit::Outcome;
 use super::signals::StopSignals;
 use crate::config::{Loaded, Overrides, Settings};
+use crate::server::Start;
 use crate::telemetry;
 
 /// Runs a node until SIGTERM. Settings come from the file, then from the environment
@@ -47,6 +48,10 @@ pub(super) struct ServerArgs {
     /// Join without waiting for an operator
     #[arg(long)]
     auto_join: bool,
+    /// Empty the data directory and take everything in from the peers; for one that is damaged or
+    /// lost
+    #[arg(long)]
+    rebuild: bool,
     /// End as soon as this process, which must be the parent, is gone: set by `starling dev`
     #[arg(long, value_name = "PID", hide = true)]
     parent_pid: Option<i32>,
@@ -56,6 +61,7 @@ pub(super) async fn run(args: ServerArgs) -> anyhow::Result<Outcome> {
     if let Some(parent) = args.parent_pid {
         end_with(parent)?;
     }
+    let start = if args.rebuild { Start::Rebuild } else { Start::GoOn };
     let Loaded { settings, warnings } = args.load()?;
     telemetry::tracing::init(&settings.log)?;
     for warning in warnings {
@@ -63,7 +69,7 @@ pub(super) async fn run(args: ServerArgs) -> anyhow::Result<Outcome> {
     }
     raise_file_limit();
     let mut stop = StopSignals::catch().context("can't catch signals")?;
-    crate::server::run(settings, async move { stop.received().await }).await?;
+    crate::server::run(settings, start, async move { stop.received().await }).await?;
     Ok(Outcome::Done)
 }
 

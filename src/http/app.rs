@@ -221,7 +221,11 @@ impl App {
             Endpoint::Cluster => cluster::show(self, call),
             Endpoint::Ring => cluster::ring(self, call),
             Endpoint::Plan | Endpoint::Apply => cluster::change(call, body).await,
-            Endpoint::Abort | Endpoint::Repair => ops::not_implemented(call),
+            Endpoint::Abort => ops::not_implemented(call),
+            Endpoint::Repair if call.head.method == Method::POST => {
+                cluster::begin_repair(self, call).await
+            }
+            Endpoint::Repair => cluster::repair(self, call),
             Endpoint::Health => ops::health(call),
             Endpoint::Readiness => ops::readiness(self, call),
             Endpoint::Metrics => ops::metrics(self, call),

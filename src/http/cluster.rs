@@ -1,5 +1,8 @@
 //! `/v1/cluster` and below, and `/v1/explain`.
 
+use http::StatusCode;
+use serde::Serialize;
+
 use super::answer::{self, Answer};
 use super::app::{App, Call};
 use super::body::RequestBody;
@@ -36,6 +39,42 @@ pub fn ring(app: &App, call: &Call<'_>) -> Result<Answer, Failure> {
     let n = n.as_deref().map(|text| parse(text).ok_or_else(invalid)).transpose()?;
     let table = app.service.ring(n)?.ok_or_else(invalid)?;
     Ok(answer::json(&table))
+}
+
+/// `GET /v1/repair`.
+///
+/// # Errors
+/// `not-ready`.
+pub fn repair(app: &App, call: &Call<'_>) -> Result<Answer, Failure> {
+    query::none(call.head.uri.query())?;
+    Ok(answer::json(&app.service.repair()?))
+}
+
+/// What `POST /v1/repair` has begun.
+#[derive(Serialize)]
+struct Begun {
+    /// Keys whose only copies were damaged, and that were given up.
+    released: u64,
+}
+
+/// `POST /v1/repair?accept_loss=`.
+///
+/// # Errors
+/// `not-ready`; `invalid-parameter`; `internal` where not all nodes have given up their damaged
+/// keys.
+pub async fn begin_repair(app: &App, call: &Call<'_>) -> Result<Answer, Failure> {
+    let accept_loss = match query::only(call.head.uri.query(), "accept_loss")?.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => {
+            let detail = "accept_loss is true or false";
+            return Err(Failure::new(Code::InvalidParameter, detail));
+        }
+    };
+    let released = app.service.begin_repair(accept_loss).await?;
+    let mut answer = answer::json(&Begun { released });
+    *answer.status_mut() = StatusCode::ACCEPTED;
+    Ok(answer)
 }
 
 /// `POST /v1/cluster/plan` and `/v1/cluster/apply`.

@@ -57,7 +57,7 @@ pub fn error_page(call: &Call<'_>, name: &str) -> Result<Answer, Failure> {
     error::error_page(name)
 }
 
-/// `POST /v1/cluster/abort`, `GET` and `POST /v1/repair`.
+/// `POST /v1/cluster/abort`.
 ///
 /// # Errors
 /// `not-implemented`.

@@ -54,8 +54,10 @@ impl PeerFailure {
             Self::Transport(CallError::NotSent(_)) => ReplicaOutcome::NotSent,
             Self::Transport(CallError::TimedOut) => ReplicaOutcome::Timeout,
             Self::Refused(Refusal::TooLate) => ReplicaOutcome::Timeout,
-            Self::Refused(Refusal::StaleEpoch | Refusal::Forked) => ReplicaOutcome::Stale,
-            Self::Refused(Refusal::Incomplete) => ReplicaOutcome::Incomplete,
+            Self::Refused(Refusal::StaleEpoch | Refusal::Forked | Refusal::StalePurge(_)) => {
+                ReplicaOutcome::Stale
+            }
+            Self::Refused(Refusal::Incomplete | Refusal::Quarantined) => ReplicaOutcome::Incomplete,
             Self::Refused(Refusal::DiskFull) => ReplicaOutcome::DiskFull,
             Self::Transport(CallError::Broken(_)) | Self::Refused(_) | Self::WrongAnswer => {
                 ReplicaOutcome::Error
@@ -93,6 +95,16 @@ impl Request {
             Self::Write(_) => ("write", Lane::Data),
             Self::Inspect { .. } => ("inspect", Lane::Data),
             Self::Page { .. } => ("page", Lane::Data),
+            Self::Hint { .. } => ("hint", Lane::Data),
+            Self::Take { .. } => ("take", Lane::Data),
+            Self::Roots(_) => ("roots", Lane::Data),
+            Self::Branches(_) => ("branches", Lane::Data),
+            Self::Leaves(_) => ("leaves", Lane::Data),
+            Self::Keys { .. } => ("keys", Lane::Data),
+            Self::Push(_) => ("push", Lane::Data),
+            Self::Purge { .. } => ("purge", Lane::Data),
+            Self::AcceptLoss => ("accept-loss", Lane::Data),
+            Self::Rebuild => ("rebuild", Lane::Control),
             Self::Found(_) => ("found", Lane::Control),
             Self::Hello(_) => ("hello", Lane::Control),
         }

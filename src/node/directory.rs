@@ -103,7 +103,10 @@ pub enum DirectoryError {
     )]
     NewerFormat(u32),
     /// Something in it can't be what was written.
-    #[error("the data directory is damaged ({0}); start the node with an empty one in its place")]
+    #[error(
+        "the data directory is damaged ({0}); start the node with `starling server --rebuild`, which \
+         empties it and takes everything in from the peers"
+    )]
     Damaged(#[from] frame::FrameError),
     /// It can't be read.
     #[error("the data directory can't be read: {0}")]
@@ -188,6 +191,36 @@ impl<'a> Directory<'a> {
     /// Everything drawn before `era` is retired; fsynced.
     pub(super) async fn retire_actors_before(self, era: BootNumber) -> Result<(), CommitError> {
         self.write(MetaKey::ActorEra, &era).await
+    }
+
+    /// Whether the digests of all records are there.
+    pub(super) async fn has_trees(self) -> Result<bool, DirectoryError> {
+        Ok(self.read::<u8>(&MetaKey::Trees).await?.is_some())
+    }
+
+    /// Keeps that the digests of all records are there; fsynced.
+    pub(super) async fn note_trees(self) -> Result<(), CommitError> {
+        self.write(MetaKey::Trees, &0_u8).await
+    }
+
+    /// Makes an empty directory that of a node which is known elsewhere; fsynced.
+    pub(super) async fn take_up(
+        self,
+        identity: &Identity,
+        last: &Boot,
+        state: &ClusterState,
+    ) -> Result<(), DirectoryError> {
+        let mut batch = Batch::default();
+        put(&mut batch, MetaKey::Format, &FORMAT);
+        put(&mut batch, MetaKey::Identity, identity);
+        put(&mut batch, MetaKey::Boot, last);
+        put(&mut batch, MetaKey::ClusterState, state);
+        Ok(self.store.commit(batch, Syncing::Always).await?)
+    }
+
+    /// Whose it is; `None`: nothing was ever written to it.
+    pub(super) async fn owner(self) -> Result<Option<NodeId>, DirectoryError> {
+        Ok(self.read::<Identity>(&MetaKey::Identity).await?.map(|identity| identity.node))
     }
 
     /// The promise of a formation; fsynced.

@@ -1,6 +1,7 @@
 //! What people ask a node: where a key lies and who holds what, the ring, the cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use time::OffsetDateTime;
@@ -10,14 +11,17 @@ use tokio::time::Instant;
 use super::layout::Peer;
 use super::view::{
     BucketView, ClusterView, ExplainReplica, ExplainVersion, ExplainView, NodeRole, NodeState,
-    NodeView, PartitionView, Readiness, RingView,
+    NodeView, PartitionView, Readiness, RepairView, RingView,
 };
 use super::{Node, Phase};
 use crate::config::BucketSettings;
 use crate::peer::messages::{Answer, Held, HeldVersion, Request};
 use crate::protocol::operation::OperationError;
 use crate::protocol::ring::{Table, token_of};
-use crate::types::{Bucket, HlcStamp, KeyPath, ReplicationFactor};
+use crate::types::{Bucket, HlcStamp, KeyPath, ReplicationFactor, VnodeId};
+
+/// How long the other nodes have to release damaged keys.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Node {
     /// Where a key lies and what each replica holds. Asks; repairs nothing.
@@ -30,7 +34,7 @@ impl Node {
         let set = layout.replica_set(&path);
         let asks = set.indices().map(|replica| {
             let is_local = set.local == Some(replica);
-            self.explain_replica(set.peer(replica), is_local, path.clone(), deadline)
+            self.explain_replica(set.peer(replica), is_local, (set.vnode, path.clone()), deadline)
         });
         Ok(ExplainView {
             token: token_of(&path).to_string(),
@@ -44,9 +48,10 @@ impl Node {
         self: &Arc<Self>,
         peer: &Arc<Peer>,
         is_local: bool,
-        path: KeyPath,
+        (vnode, path): (VnodeId, KeyPath),
         deadline: Instant,
     ) -> ExplainReplica {
+        let hints = self.hints_of_key(&peer.id, vnode, &path).await;
         let held = if is_local {
             self.held(path).await.ok()
         } else {
@@ -60,9 +65,9 @@ impl Node {
             node: peer.id.clone(),
             reachable: held.is_some(),
             incomplete: held.as_ref().is_some_and(|held| held.is_incomplete),
+            leaf_hash: held.as_ref().map(|held| format!("{:016x}", held.leaf_hash)),
             versions: held.map(|Held { versions, .. }| versions.iter().map(version).collect()),
-            leaf_hash: None,
-            hints: 0,
+            hints,
         }
     }
 
@@ -104,6 +109,43 @@ impl Node {
             transition: None,
             under_replicated: short as u32,
         })
+    }
+
+    /// How far this node's replicas agree with others', and what it keeps for them.
+    pub(super) fn repair_view(&self) -> Result<RepairView, OperationError> {
+        let layout = self.serving()?;
+        Ok(RepairView {
+            debt_seconds: self.repair.debt(&layout).as_secs_f64(),
+            hints: self.hints_view(),
+            pairs: self.repair.pairs(&layout),
+        })
+    }
+
+    /// Has every node compare all that it shares with others, now; and, if asked for, give up the
+    /// keys whose only copies are damaged. Returns how many of those there were.
+    pub(super) async fn begin_repair(
+        self: &Arc<Self>,
+        accept_loss: bool,
+    ) -> Result<u64, OperationError> {
+        let layout = self.serving()?;
+        self.repair.request(None);
+        if !accept_loss {
+            return Ok(0);
+        }
+        let failed =
+            |error: String| OperationError::Internal { message: error, maybe_applied: true };
+        let mut released = self.accept_loss().await.map_err(|error| failed(error.to_string()))?;
+        let deadline = Instant::now() + ACCEPT_TIMEOUT;
+        let asked = layout.others().filter(|peer| peer.is_up());
+        let asked = asked.map(|peer| self.call(peer, Request::AcceptLoss, deadline, None));
+        for answer in join_all(asked).await {
+            match answer {
+                Ok(Answer::Released(more)) => released += more,
+                Ok(_) => {}
+                Err(failure) => return Err(failed(failure.to_string())),
+            }
+        }
+        Ok(released)
     }
 
     /// A table, partition by partition; `None`: no such table is in use.

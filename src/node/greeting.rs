@@ -25,7 +25,7 @@ use crate::peer::messages::{
 use crate::types::{ClusterId, NodeId};
 
 /// How long a peer has to answer a greeting.
-const GREET_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const GREET_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a start waits for a peer to confirm that the last stop was clean.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
@@ -136,6 +136,9 @@ impl Node {
         let (known, is_rolled_back) = match listed {
             Some(incarnation) if incarnation == envelope.incarnation => {
                 self.heard_from(&envelope.from);
+                // It was away: what it missed is brought to it now.
+                self.hints.wake();
+                self.repair.request(Some(&envelope.from));
                 self.note_boot(&envelope.from, hello).await?
             }
             _ => (None, false),

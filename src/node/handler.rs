@@ -10,15 +10,16 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::calls::deadline_of;
+use super::imprint::leaf_of;
 use super::instruments::PlantedBug;
 use super::replica::Place;
 use super::{Node, Phase};
 use crate::peer::Handler;
 use crate::peer::messages::{
-    Answer, Envelope, ForwardedWrite, Held, HeldVersion, Part, Refusal, Reply, Request, decode,
-    encode,
+    Answer, Carried, Envelope, ForwardedWrite, Held, HeldVersion, Part, Refusal, Reply, Request,
+    decode, encode,
 };
-use crate::protocol::causality::Version;
+use crate::protocol::causality::{Entry, Summary, Survivors, Version};
 use crate::protocol::cluster::Standing;
 use crate::storage::BoxFuture;
 use crate::types::{KeyPath, NodeId, RequestId};
@@ -53,21 +54,30 @@ impl Node {
         match &envelope.request {
             Request::Found(offer) => return self.answer_offer(offer).await,
             Request::Hello(hello) => return self.answer_hello(&envelope, hello).await,
+            Request::Rebuild => return self.answer_rebuild(&envelope.from).await,
             _ => self.check_sender(&envelope)?,
         }
         let request_id = envelope.request_id;
         tracing::trace!(from = %envelope.from, ?request_id, "peer request");
         match envelope.request {
-            Request::Read { path, part } => self.answer_read(path, part).await,
-            Request::Merge { path, record } => {
-                self.answer_merge(path, record, &envelope.from, deadline).await
+            Request::Read { path, part, hinted: false } => self.answer_read(path, part).await,
+            Request::Read { path, part, hinted: true } => self.answer_hinted(path, part).await,
+            Request::Merge { path, record, answers } => {
+                let merged = self.answer_merge(path, record, &envelope.from, deadline).await?;
+                Ok(Answer::Merged(merged.filter(|_| answers)))
+            }
+            Request::Hint { target, path, record } => {
+                self.answer_hint(target, path, record, deadline).await
             }
             Request::Write(write) => self.answer_write(*write, deadline, request_id).await,
             Request::Inspect { path } => Ok(Answer::Held(self.held(path).await?)),
             Request::Page { vnode, after, max_bytes } => {
                 self.answer_page(vnode, after, max_bytes).await
             }
-            Request::Found(_) | Request::Hello(_) => Err(Refusal::Malformed),
+            Request::Take { path } => self.answer_take(path).await,
+            Request::Purge { vnode, order } => self.answer_purge(vnode, order).await,
+            Request::AcceptLoss => Ok(Answer::Released(self.accept_loss().await?)),
+            exchange => self.answer_exchange(exchange, &envelope.from, deadline).await,
         }
     }
 
@@ -98,7 +108,7 @@ impl Node {
     }
 
     /// Where a key lies on this node, if it does.
-    fn place(&self, path: KeyPath) -> Result<Place, Refusal> {
+    pub(super) fn place(&self, path: KeyPath) -> Result<Place, Refusal> {
         let layout = self.layout().ok_or(Refusal::NotServing)?;
         let set = layout.replica_set(&path);
         set.local.map(|_| Place::new(set.vnode, path)).ok_or(Refusal::NoReplica)
@@ -108,27 +118,37 @@ impl Node {
         let place = self.place(path)?;
         Ok(match part {
             Part::Record => {
-                let record = self.record(&place).await?;
-                Answer::Record((!record.is_absent()).then(|| record.to_stored_bytes()))
+                let (record, purge) = self.record(&place).await?;
+                Answer::Record((!record.is_absent()).then(|| record.to_stored_bytes()), purge)
             }
             Part::Heads => {
                 let summary = self.summary(&place).await?;
                 Answer::Heads((!summary.is_absent()).then(|| summary.to_bytes()))
             }
-            Part::Digest => Answer::Digest(self.summary(&place).await?.digest()),
+            Part::Digest => Answer::Digest(comparable_digest(&self.summary(&place).await?)),
+        })
+    }
+
+    /// What is kept of a key for a replica that this node stands in for.
+    async fn answer_hinted(self: &Arc<Self>, path: KeyPath, part: Part) -> Reply {
+        let (record, purge) = self.hinted_record(&path).await?;
+        let is_there = !record.is_absent();
+        Ok(match part {
+            Part::Record => Answer::Record(is_there.then(|| record.to_stored_bytes()), purge),
+            Part::Heads => Answer::Heads(is_there.then(|| Summary::from(&record).to_bytes())),
+            Part::Digest => Answer::Digest(comparable_digest(&record)),
         })
     }
 
     async fn answer_merge(
         self: &Arc<Self>,
         path: KeyPath,
-        record: Bytes,
+        record: Carried,
         from: &NodeId,
         deadline: Instant,
-    ) -> Reply {
+    ) -> Result<Option<Carried>, Refusal> {
         let place = self.place(path)?;
-        self.merge(&place, record, from, deadline).await?;
-        Ok(Answer::Merged)
+        self.merge(&place, record, from, deadline).await
     }
 
     async fn answer_write(
@@ -148,9 +168,9 @@ impl Node {
     /// What this node holds of a key, for people.
     pub(super) async fn held(self: &Arc<Self>, path: KeyPath) -> Result<Held, Refusal> {
         let place = self.place(path)?;
-        let is_incomplete = self.vnodes.is_incomplete(place.vnode);
+        let is_incomplete = self.vnodes.is_incomplete(place.vnode) || self.quarantine.has(&place);
         let Some(record) = self.inspect(&place).await else {
-            return Ok(Held { is_incomplete: true, versions: Vec::new() });
+            return Ok(Held { is_incomplete: true, versions: Vec::new(), leaf_hash: 0 });
         };
         let held = |version: &Version| HeldVersion {
             dot: version.dot(),
@@ -158,6 +178,21 @@ impl Node {
             value_bytes: version.value().map_or(0, |value| value.body.len() as u64),
             stamp: version.stamp(),
         };
-        Ok(Held { is_incomplete, versions: record.versions().iter().map(held).collect() })
+        let shape = self.shape();
+        let leaf = leaf_of(shape, &place.path);
+        Ok(Held {
+            is_incomplete,
+            versions: record.versions().iter().map(held).collect(),
+            leaf_hash: self.trees.with(place.vnode, shape, |tree| tree.leaf(leaf)),
+        })
+    }
+}
+
+/// A digest by which reads compare replicas: husks are as good as nothing, as both show nothing
+/// and neither is pushed.
+pub(super) fn comparable_digest<E: Entry>(record: &Survivors<E>) -> u64 {
+    match record.is_husk() {
+        true => Summary::absent().digest(),
+        false => record.digest(),
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::protocol::causality::{Context, Dot};
-use crate::types::{KeyPath, RequestId};
+use crate::types::{KeyPath, NodeId, RequestId};
 
 /// A mistake that the simulator must find; each breaks a rule of the design in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,11 +29,21 @@ pub enum PlantedBug {
     RepairNotWaitedFor,
     /// A forwarded write that comes a second time is done a second time.
     RepeatedForwardTaken,
+    /// A record changes and its digest does not.
+    TreeNotUpdated,
+    /// A write that a replica did not take is kept for nobody.
+    SkippedHint,
+    /// A hint that was counted in an answer is dropped for age.
+    CountedHintDropped,
+    /// A tombstone is stripped though other replicas were not asked what they hold.
+    PurgeWithoutProof,
+    /// Husks are deleted though older records may be under way.
+    PurgeWithoutFence,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::EarlyAcknowledgement,
         Self::ActorKeptAfterUncleanStop,
         Self::ActorKeptAfterFailedBatch,
@@ -43,6 +53,11 @@ impl PlantedBug {
         Self::IncompleteCounts,
         Self::RepairNotWaitedFor,
         Self::RepeatedForwardTaken,
+        Self::TreeNotUpdated,
+        Self::SkippedHint,
+        Self::CountedHintDropped,
+        Self::PurgeWithoutProof,
+        Self::PurgeWithoutFence,
     ];
 }
 
@@ -63,6 +78,11 @@ pub struct MintedWrite {
 #[cfg(any(test, feature = "sim"))]
 pub type MintWitness = Arc<dyn Fn(&MintedWrite) + Send + Sync>;
 
+/// Told of every replica that did not take a write of this key and dot, once the write is kept for
+/// it.
+#[cfg(any(test, feature = "sim"))]
+pub type UntakenWitness = Arc<dyn Fn(&NodeId, &KeyPath, Dot) + Send + Sync>;
+
 /// See the module's head.
 #[derive(Clone, Default)]
 pub struct Instruments {
@@ -72,6 +92,9 @@ pub struct Instruments {
     /// Who is told of mints.
     #[cfg(any(test, feature = "sim"))]
     pub on_mint: Option<MintWitness>,
+    /// Who is told of writes that a replica did not take.
+    #[cfg(any(test, feature = "sim"))]
+    pub on_untaken: Option<UntakenWitness>,
 }
 
 impl Instruments {
@@ -94,6 +117,18 @@ impl Instruments {
             witness(&write());
         }
     }
+
+    /// A write is kept for a replica that did not take it.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn untaken(&self, target: &NodeId, path: &KeyPath, dot: Dot) {
+        if let Some(witness) = &self.on_untaken {
+            witness(target, path, dot);
+        }
+    }
+
+    /// A write is kept for a replica that did not take it.
+    #[cfg(not(any(test, feature = "sim")))]
+    pub(super) fn untaken(&self, _target: &NodeId, _path: &KeyPath, _dot: Dot) {}
 
     /// A write was minted.
     #[cfg(not(any(test, feature = "sim")))]

@@ -43,6 +43,12 @@ pub(super) struct ReplicaSet {
     pub(super) peers: SmallVec<[Arc<Peer>; 3]>,
     /// This node's place, if it is one of them.
     pub(super) local: Option<ReplicaIndex>,
+    /// Places where another node stands in for a replica that is down.
+    stand_ins: SmallVec<[ReplicaIndex; 3]>,
+    /// The place where this node does.
+    own_stand_in: Option<ReplicaIndex>,
+    /// Who may stand in for replicas that turn out not to answer.
+    spares: Vec<Arc<Peer>>,
 }
 
 /// Why a state can't be worked with.
@@ -57,7 +63,8 @@ pub(super) enum LayoutError {
     /// Its name is there with another data directory.
     #[error(
         "the cluster knows this node with another data directory, which is lost or was exchanged; \
-         it serves nothing until the node is replaced by itself"
+         it serves nothing. Put the right one back, or start with --rebuild, which takes everything \
+         in from the peers"
     )]
     OtherIncarnation,
     /// An address that can't be used.
@@ -142,7 +149,55 @@ impl Layout {
             .collect();
         let mine = &self.peers[self.me].id;
         let local = peers.iter().position(|peer| peer.id == *mine);
-        ReplicaSet { vnode, peers, local: local.map(|at| ReplicaIndex(at as u8)) }
+        ReplicaSet {
+            vnode,
+            peers,
+            local: local.map(|at| ReplicaIndex(at as u8)),
+            stand_ins: SmallVec::new(),
+            own_stand_in: None,
+            spares: Vec::new(),
+        }
+    }
+
+    /// The nodes that may stand in for a set's replicas: outside of it and up, in ring order.
+    pub(super) fn fallbacks(&self, vnode: VnodeId) -> impl Iterator<Item = &Arc<Peer>> {
+        let table = self.state.table(vnode.table).expect("vnodes are of tables that exist");
+        let peers = table
+            .fallbacks(vnode.partition)
+            .map(|id| self.peer(id).expect("tables name nodes of their own state"));
+        let mine = &self.peers[self.me].id;
+        peers.filter(move |peer| peer.is_up() || peer.id == *mine)
+    }
+
+    /// The set with a fallback in place of each replica that is down, as far as there are any
+    /// (sloppy quorum: Dynamo, section 4.6).
+    pub(super) fn with_stand_ins(&self, set: &ReplicaSet) -> ReplicaSet {
+        let mine = &self.peers[self.me].id;
+        let mut sloppy = set.clone();
+        let mut fallbacks = self.fallbacks(set.vnode);
+        for replica in set.indices().filter(|replica| !set.is_up(*replica)) {
+            let Some(fallback) = fallbacks.next() else { break };
+            sloppy.peers[replica.index()] = Arc::clone(fallback);
+            sloppy.stand_ins.push(replica);
+            if fallback.id == *mine {
+                sloppy.own_stand_in = Some(replica);
+            }
+        }
+        sloppy.spares = fallbacks.filter(|peer| peer.id != *mine).cloned().collect();
+        sloppy
+    }
+
+    /// The vnodes that this node and another one both hold, in the order of tables and partitions:
+    /// the same list on both.
+    pub(super) fn shared_vnodes(&self, other: &NodeId) -> Vec<VnodeId> {
+        let mine = &self.peers[self.me].id;
+        let of = |table: &crate::protocol::ring::Table| {
+            let factor = table.factor();
+            let shared =
+                table.vnodes_of(mine).filter(|partition| table.contains(*partition, other));
+            shared.map(move |partition| VnodeId { table: factor, partition }).collect::<Vec<_>>()
+        };
+        self.state.tables.iter().flat_map(of).collect()
     }
 
     /// The vnodes of this node, over all tables.
@@ -175,6 +230,26 @@ impl ReplicaSet {
 
     /// Whether requests are sent to a replica; this node itself always counts as up.
     pub(super) fn is_up(&self, replica: ReplicaIndex) -> bool {
-        self.local == Some(replica) || self.peer(replica).is_up()
+        self.is_here(replica) || self.peer(replica).is_up()
+    }
+
+    /// Whether this node is at that place, as a replica or for one.
+    pub(super) fn is_here(&self, replica: ReplicaIndex) -> bool {
+        self.local == Some(replica) || self.own_stand_in == Some(replica)
+    }
+
+    /// Whether the node at that place stands in for a replica.
+    pub(super) fn is_stand_in(&self, replica: ReplicaIndex) -> bool {
+        self.stand_ins.contains(&replica)
+    }
+
+    /// The nodes that may stand in for further replicas, best first.
+    pub(super) fn spares(&self) -> &[Arc<Peer>] {
+        &self.spares
+    }
+
+    /// Whether any node stands in for a replica.
+    pub(super) fn has_stand_ins(&self) -> bool {
+        !self.stand_ins.is_empty()
     }
 }

@@ -317,6 +317,10 @@ impl Swim {
             }
             if peer.set_state(state) {
                 tracing::info!(peer = %peer.id, state = state.name(), "a peer changed");
+                if state == NodeState::Up {
+                    self.node.hints.wake();
+                    self.node.repair.request(Some(&peer.id));
+                }
             }
             self.metrics.member_state(&peer.id, state.name());
         }

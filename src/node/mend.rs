@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::layout::Peer;
 use super::replica::Place;
 use super::{Node, Phase};
-use crate::peer::messages::{Answer, Page, Refusal, Reply, Request};
-use crate::protocol::causality::Record;
+use crate::peer::messages::{Answer, Carried, Page, Refusal, Reply, Request};
+use crate::protocol::causality::Summary;
 use crate::storage::schema::{parse_record_key, record_key, vnode_range};
 use crate::storage::{ReadError, ScanLimit, Space};
 use crate::types::{KeyPath, VnodeId};
@@ -23,8 +23,11 @@ use crate::types::{KeyPath, VnodeId};
 /// How long to wait before trying again what could not be mended.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
 
+/// The same where only damaged keys are left, whose other copies may be damaged too.
+const RETRY_KEYS_EVERY: Duration = Duration::from_secs(10);
+
 /// How long one page may take.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The size of one page.
 const PAGE_BYTES: u32 = 1 << 20;
@@ -40,9 +43,14 @@ impl Node {
             let phase = node.phase();
             loop {
                 let open = node.tasks.track(node.mend_all()).await;
+                let damaged = node.tasks.track(node.mend_quarantined()).await;
                 let wait = async {
-                    match open {
-                        0 => node.mend.notified().await,
+                    match (open, damaged) {
+                        (0, 0) => node.mend.notified().await,
+                        (0, _) => {
+                            let found = node.mend.notified();
+                            drop(tokio::time::timeout(RETRY_KEYS_EVERY, found).await);
+                        }
                         _ => tokio::time::sleep(RETRY_EVERY).await,
                     }
                 };
@@ -108,15 +116,26 @@ impl Node {
             };
             taken += page.records.len();
             after = page.next;
-            for (path, stored) in page.records {
-                match self.merge(&Place::new(vnode, path), stored, &peer.id, deadline).await {
+            for (path, record) in page.records {
+                let carried = Carried { record, purge: page.purge };
+                match self.merge(&Place::new(vnode, path), carried, &peer.id, deadline).await {
                     // Nothing can be taken from what is no record.
                     Err(Refusal::Malformed) => self.metrics.alarm("malformed-record"),
-                    merged => merged?,
+                    merged => drop(merged?),
                 }
             }
             if after.is_none() {
                 return Ok(taken);
+            }
+        }
+    }
+
+    /// A scan of a vnode has failed: where what is stored is damaged, nobody knows which keys are.
+    pub(super) async fn note_unreadable(self: &Arc<Self>, vnode: VnodeId, error: &ReadError) {
+        if matches!(error, ReadError::Corrupt { .. }) {
+            self.note_corrupt(vnode);
+            if let Err(refusal) = self.mark_incomplete(vnode).await {
+                tracing::error!(%vnode, %refusal, "could not keep that the vnode is incomplete");
             }
         }
     }
@@ -142,14 +161,12 @@ impl Node {
             range = range.resume_at(next.into());
         }
         let limit = ScanLimit { entries: 4_096, bytes: max_bytes.min(MAX_PAGE_BYTES) as usize };
+        let purge = self.vnodes.purge_number(vnode);
         let page = match self.store.scan(Space::Records, range, limit).await {
             Ok(page) => page,
             Err(error) => {
                 tracing::error!(%vnode, %error, "scanning failed");
-                if matches!(error, ReadError::Corrupt { .. }) {
-                    self.note_corrupt(vnode);
-                    self.mark_incomplete(vnode).await?;
-                }
+                self.note_unreadable(vnode, &error).await;
                 return Err(Refusal::StoreFailed);
             }
         };
@@ -158,15 +175,18 @@ impl Node {
         for (key, stored) in page.entries {
             let (_, path) = parse_record_key(&key).map_err(|_| Refusal::StoreFailed)?;
             last = Some(path.clone());
-            if Record::from_stored_bytes(stored.clone()).is_ok() {
-                records.push((path, stored));
-            } else {
+            match Summary::from_stored_bytes(&stored) {
+                // Husks are not pushed; one's tombstone is with whoever has not stripped it yet.
+                Ok(summary) if summary.is_husk() => {}
+                Ok(_) => records.push((path, stored)),
                 // Left out: whoever takes this in finds the key with the others.
-                self.note_corrupt(vnode);
-                self.drop_if_corrupt(&Place::new(vnode, path)).await;
+                Err(_) => {
+                    self.note_corrupt(vnode);
+                    self.drop_if_corrupt(&Place::new(vnode, path)).await;
+                }
             }
         }
         let next = page.next.and(last);
-        Ok(Answer::Page(Page { records, next }))
+        Ok(Answer::Page(Page { records, purge, next }))
     }
 }

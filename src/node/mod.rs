@@ -8,11 +8,14 @@ mod calls;
 mod coordinator;
 mod directory;
 mod disk;
+mod exchange;
 mod explain;
 mod formation;
 mod forwarded;
 mod greeting;
 mod handler;
+mod hints;
+mod imprint;
 #[cfg(any(test, feature = "sim"))]
 mod inspect;
 mod instruments;
@@ -22,13 +25,21 @@ mod locks;
 mod membership;
 mod mend;
 pub mod operation;
+mod pace;
 mod process;
 mod pulse;
+mod purge;
+mod quarantine;
+mod rebuild;
+mod repair;
 mod replica;
+mod scrub;
 mod seams;
+mod sending;
 mod service;
 mod start;
 mod tasks;
+mod trees;
 pub mod view;
 mod vnodes;
 mod watched;
@@ -48,12 +59,18 @@ pub use watched::Watched;
 use self::directory::Opened;
 use self::disk::DiskWatch;
 use self::forwarded::Forwarded;
+use self::hints::Hints;
 use self::latency::HedgeBudget;
 use self::layout::Layout;
 use self::locks::KeyLocks;
 use self::membership::Membership;
+use self::pace::Clients;
 use self::pulse::Pulse;
+use self::quarantine::Quarantine;
+use self::repair::Repair;
+use self::sending::Sending;
 use self::tasks::Tasks;
+use self::trees::Trees;
 use self::vnodes::Vnodes;
 use crate::config::Settings;
 use crate::peer::Transport;
@@ -100,6 +117,15 @@ pub struct Node {
     token_key: OnceLock<TokenKey>,
     formation: Mutex<Option<Formation>>,
     vnodes: Vnodes,
+    /// Keys whose record was damaged.
+    quarantine: Quarantine,
+    /// What is kept for other nodes.
+    hints: Hints,
+    /// How far this node's replicas agree with others.
+    repair: Repair,
+    trees: Trees,
+    clients: Clients,
+    sending: Sending,
     locks: KeyLocks,
     hlc: Mutex<Hlc>,
     hedging: HedgeBudget,

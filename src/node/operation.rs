@@ -3,7 +3,7 @@
 
 use tokio::time::Instant;
 
-use crate::node::view::{BucketView, ClusterView, ExplainView, Readiness, RingView};
+use crate::node::view::{BucketView, ClusterView, ExplainView, Readiness, RepairView, RingView};
 use crate::protocol::causality::{Content, Context, Shown};
 pub use crate::protocol::operation::{
     Acks, Condition, EtagSet, OperationError, Reached, ReplicaOutcome, ReplicaReport, Seen,
@@ -104,6 +104,19 @@ pub trait Service: Send + Sync + 'static {
     /// # Errors
     /// [`OperationError::NotReady`].
     fn ring(&self, n: Option<u8>) -> Result<Option<RingView>, OperationError>;
+
+    /// How far replicas agree, and what is kept for others.
+    ///
+    /// # Errors
+    /// [`OperationError::NotReady`].
+    fn repair(&self) -> Result<RepairView, OperationError>;
+
+    /// Compares all shared vnodes now; with `accept_loss` gives up keys whose only copies are
+    /// damaged, and says how many.
+    ///
+    /// # Errors
+    /// [`OperationError::NotReady`]; [`OperationError::Internal`] where not all nodes have done it.
+    fn begin_repair(&self, accept_loss: bool) -> BoxFuture<'_, Result<u64, OperationError>>;
 
     /// A bucket's properties.
     fn bucket(&self, bucket: &Bucket) -> BucketView;

@@ -5,23 +5,26 @@
 //! is open, and a failed one fails only the writes that were grouped with it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
+use super::hints::HintsOfBatch;
+use super::imprint::{Change, Imprint};
 use super::instruments::{MintedWrite, PlantedBug};
 use super::locks::KeyGuard;
-use super::vnodes::Retirement;
+use super::vnodes::{PurgeStanding, Retirement};
 use super::{Node, Phase};
-use crate::peer::messages::Refusal;
+use crate::peer::messages::{Carried, Refusal};
 use crate::protocol::causality::{Content, Context, DecodeError, Dot, Merge, Record, Summary};
 use crate::protocol::operation::{Condition, EtagSet, Seen};
 use crate::storage::schema::record_key;
 use crate::storage::{
     Batch, BoxFuture, Cached, CommitError, EngineError, ReadError, Space, Syncing,
 };
-use crate::types::{KeyPath, NodeId, RequestId, VnodeId};
+use crate::types::{KeyPath, NodeId, PurgeNumber, RequestId, VnodeId};
 
 /// A key on this node.
 #[derive(Clone, Debug)]
@@ -36,6 +39,11 @@ impl Place {
         let key = record_key(vnode, &path);
         Self { vnode, path, key }
     }
+
+    /// Where its record is stored, and what its lock goes by.
+    pub(super) fn key(&self) -> &Bytes {
+        &self.key
+    }
 }
 
 /// A write as the minting replica takes it.
@@ -47,6 +55,8 @@ pub(super) struct Mint {
     /// The read at the write's level; `None` where that is this replica alone, or not needed.
     pub(super) read: Option<Summary>,
     pub(super) conditions: Vec<Condition>,
+    /// Replicas that are known not to take it: it is kept for them.
+    pub(super) absent: Vec<NodeId>,
     pub(super) deadline: Instant,
     pub(super) request_id: RequestId,
 }
@@ -56,19 +66,33 @@ pub(super) struct Minted {
     /// The record with the new version.
     pub(super) record: Record,
     /// In its stored form.
-    pub(super) stored: Bytes,
+    pub(super) stored: Carried,
     /// The new version.
     pub(super) dot: Dot,
     /// Versions that it replaced here.
     pub(super) replaced: Vec<Dot>,
+    /// Replicas for which its batch keeps it.
+    pub(super) absent: Vec<NodeId>,
     committed: Option<BoxFuture<'static, Result<(), CommitError>>>,
+    is_stored_here: Arc<AtomicBool>,
 }
 
 impl Minted {
+    /// Whether its batch has become durable.
+    pub(super) fn is_stored_here(&self) -> bool {
+        self.is_stored_here.load(Ordering::Relaxed)
+    }
+
     /// Resolves when the batch is durable or failed; holds the key's lock until then. To be taken
     /// once.
     pub(super) fn take_committed(&mut self) -> BoxFuture<'static, Result<(), CommitError>> {
-        self.committed.take().expect("a write waits for its own copy once")
+        let committed = self.committed.take().expect("a write waits for its own copy once");
+        let is_stored_here = Arc::clone(&self.is_stored_here);
+        Box::pin(async move {
+            let outcome = committed.await;
+            is_stored_here.store(outcome.is_ok(), Ordering::Relaxed);
+            outcome
+        })
     }
 }
 
@@ -77,6 +101,16 @@ impl Minted {
 enum Carries {
     MintedDot,
     OthersDots,
+}
+
+/// A change of a record, ready to be committed.
+struct RecordChange {
+    /// In its stored form.
+    record: Bytes,
+    change: Change,
+    carries: Carries,
+    /// What changes in the same batch.
+    beside: HintsOfBatch,
 }
 
 /// Why a stored record could not be had.
@@ -134,17 +168,60 @@ impl Node {
         }
     }
 
-    /// The record of a key for a read that counts; an absent one where nothing is stored.
-    pub(super) async fn record(self: &Arc<Self>, place: &Place) -> Result<Record, Refusal> {
-        let findings = self.refuse_incomplete(place.vnode)?;
+    /// The record of a key for a read that counts, an absent one where nothing is stored; and the
+    /// number under which it was read.
+    pub(super) async fn record(
+        self: &Arc<Self>,
+        place: &Place,
+    ) -> Result<(Record, PurgeNumber), Refusal> {
+        let findings = self.refuse_incomplete(place)?;
+        let purge = self.vnodes.purge_number(place.vnode);
         let loaded = self.load(place, Record::from_stored_bytes).await;
         self.refuse_if_found_since(findings)?;
-        loaded.map(Option::unwrap_or_default).map_err(|why| self.unreadable(place, why))
+        let record = loaded.map(Option::unwrap_or_default);
+        record.map(|record| (record, purge)).map_err(|why| self.unreadable(place, why))
+    }
+
+    /// What is stored of a key, to be sent; counts for nothing.
+    pub(super) async fn carried(
+        self: &Arc<Self>,
+        place: &Place,
+    ) -> Result<Option<Carried>, Refusal> {
+        let purge = self.vnodes.purge_number(place.vnode);
+        match self.load(place, |bytes| Summary::from_stored_bytes(&bytes).map(|_| bytes)).await {
+            Ok(record) => Ok(record.map(|record| Carried { record, purge })),
+            Err(why) => Err(self.unreadable(place, why)),
+        }
+    }
+
+    /// What is there of a key, once every change of it that is under way has ended.
+    pub(super) async fn carried_when_settled(
+        self: &Arc<Self>,
+        place: &Place,
+    ) -> Result<Option<Carried>, Refusal> {
+        drop(self.locks.lock(&place.key).await);
+        self.carried(place).await
+    }
+
+    /// What is there of a key, once this vnode has gone on to a purge number.
+    pub(super) async fn carried_after(
+        self: &Arc<Self>,
+        place: &Place,
+        number: PurgeNumber,
+    ) -> Result<Option<Carried>, Refusal> {
+        self.meet_purge_number(place.vnode, number).await?;
+        self.carried_when_settled(place).await
+    }
+
+    /// What kind of record is stored; `None` where it can't be read.
+    pub(super) async fn imprint(&self, place: &Place) -> Option<Imprint> {
+        let loaded = self.load(place, |bytes| Summary::from_stored_bytes(&bytes)).await;
+        loaded.ok().map(|summary| Imprint::of(&summary.unwrap_or_default()))
     }
 
     /// The heads of a key's versions for a read that counts.
     pub(super) async fn summary(self: &Arc<Self>, place: &Place) -> Result<Summary, Refusal> {
-        let findings = self.refuse_incomplete(place.vnode)?;
+        let findings = self.refuse_incomplete(place)?;
         let loaded = self.load(place, |bytes| Summary::from_stored_bytes(&bytes)).await;
         self.refuse_if_found_since(findings)?;
         loaded.map(Option::unwrap_or_default).map_err(|why| self.unreadable(place, why))
@@ -168,10 +245,11 @@ impl Node {
         let guard = tokio::time::timeout_at(mint.deadline, lock).await;
         let guard = guard.map_err(|_| Refusal::TooLate)?;
         self.refuse_writes()?;
-        let (mut record, was_corrupt) = self.record_to_change(place, &guard).await?;
-        if was_corrupt && mint.read.is_none() {
+        let purge = self.vnodes.purge_number(place.vnode);
+        let (mut record, imprint) = self.record_to_change(place, &guard).await?;
+        if self.quarantine.has(place) && mint.read.is_none() && mint.seen == Seen::OwnRead {
             // The write would have seen this copy alone; asked again, it reads elsewhere first.
-            return Err(Refusal::Incomplete.into());
+            return Err(Refusal::Quarantined.into());
         }
         let before = Summary::from(&record);
         let seen = self.seen_at_mint(&before, &mint)?;
@@ -192,21 +270,30 @@ impl Node {
         if is_put && record.versions().len() > self.settings.max_siblings {
             return Err(MintError::TooManySiblings(Box::new(before)));
         }
-        let stored = record.to_stored_bytes();
-        let committed = Some(self.commit(place, stored.clone(), guard, Carries::MintedDot)?);
+        let stored = Carried { record: record.to_stored_bytes(), purge };
+        let write = RecordChange {
+            record: stored.record.clone(),
+            change: Change { before: imprint, after: Imprint::of(&record) },
+            carries: Carries::MintedDot,
+            beside: self.hints_for_absent(place, &mint.absent).await,
+        };
+        let committed = Some(self.commit(place, write, guard)?);
         let path = place.path.clone();
         self.instruments.minted(|| MintedWrite { request_id: mint.request_id, path, dot, seen });
-        Ok(Minted { record, stored, dot, replaced, committed })
+        let is_stored_here = Arc::default();
+        Ok(Minted { record, stored, dot, replaced, absent: mint.absent, committed, is_stored_here })
     }
 
-    /// Merges another replica's record into this node's; durable when it returns.
+    /// Merges another replica's record into this node's; durable when it returns. Returns what is
+    /// there then, if it is something else than what came.
     pub(super) async fn merge(
         self: &Arc<Self>,
         place: &Place,
-        stored: Bytes,
+        carried: Carried,
         from: &NodeId,
         deadline: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Carried>, Refusal> {
+        let Carried { record: stored, purge } = carried;
         let incoming = Record::from_stored_bytes(stored.clone()).map_err(|_| Refusal::Malformed)?;
         let too_early = match self.instruments.has(PlantedBug::MergeOutsideTheLock) {
             true => self.load(place, Record::from_stored_bytes).await.ok().flatten(),
@@ -215,7 +302,8 @@ impl Node {
         let guard = tokio::time::timeout_at(deadline, self.locks.lock(&place.key)).await;
         let guard = guard.map_err(|_| Refusal::TooLate)?;
         self.refuse_writes()?;
-        let (stored_here, _) = self.record_to_change(place, &guard).await?;
+        self.meet_purge_number(place.vnode, purge).await?;
+        let (stored_here, imprint) = self.record_to_change(place, &guard).await?;
         let mut record = too_early.unwrap_or(stored_here);
         self.observe(&incoming, from);
         if self.look_for_lost_history(place, &record, incoming.context()) {
@@ -227,12 +315,53 @@ impl Node {
             tracing::error!(key = ?place.path, %dot, "one dot with two values: the greater checksum is kept");
             self.metrics.alarm("one-dot-two-values");
         }
+        let purge = self.vnodes.purge_number(place.vnode);
+        let differs = !is_absent && record != incoming;
         if !merge.changed {
-            return Ok(());
+            return Ok(differs.then(|| Carried { record: record.to_stored_bytes(), purge }));
         }
-        let bytes = if is_absent { stored } else { record.to_stored_bytes() };
-        let committed = self.commit(place, bytes, guard, Carries::OthersDots)?.await;
-        committed.map_err(|_| Refusal::StoreFailed)
+        let bytes = if differs { record.to_stored_bytes() } else { stored };
+        let write = RecordChange {
+            record: bytes.clone(),
+            change: Change { before: imprint, after: Imprint::of(&record) },
+            carries: Carries::OthersDots,
+            beside: HintsOfBatch::default(),
+        };
+        let committed = self.commit(place, write, guard)?.await;
+        committed.map_err(|_| Refusal::StoreFailed)?;
+        Ok(differs.then_some(Carried { record: bytes, purge }))
+    }
+
+    /// Takes notice of the number under which something was read elsewhere (correctness, section 6,
+    /// "Fence").
+    pub(super) async fn meet_purge_number(
+        self: &Arc<Self>,
+        vnode: VnodeId,
+        number: PurgeNumber,
+    ) -> Result<(), Refusal> {
+        match self.vnodes.purge_standing(vnode, number) {
+            PurgeStanding::Current => return Ok(()),
+            PurgeStanding::Stale if self.instruments.has(PlantedBug::PurgeWithoutFence) => {
+                return Ok(());
+            }
+            PurgeStanding::Stale => {
+                return Err(Refusal::StalePurge(self.vnodes.purge_number(vnode)));
+            }
+            PurgeStanding::Ahead => {}
+            PurgeStanding::Unpromised => {
+                tracing::error!(%vnode, %number, "a purge number that was never promised here: this vnode has lost state");
+                self.metrics.alarm("lost-history");
+                self.retire(vnode, Retirement::LostHistory);
+                // What is being mended is known to have lost something.
+                if !self.vnodes.is_incomplete(vnode) {
+                    self.mark_incomplete(vnode).await?;
+                }
+            }
+        }
+        self.vnodes.enter_purge(vnode, number, &*self.store).await.map_err(|error| {
+            tracing::error!(%vnode, %error, "a purge number could not be kept");
+            Refusal::StoreFailed
+        })
     }
 
     fn merge_records(&self, mine: &mut Record, theirs: &Record) -> Merge {
@@ -247,13 +376,17 @@ impl Node {
         mine.merge(theirs)
     }
 
-    /// Whether a read of this vnode may count. What comes back is for
+    /// Whether a read of this key may count. What comes back is for
     /// [`Node::refuse_if_found_since`].
-    fn refuse_incomplete(&self, vnode: VnodeId) -> Result<u64, Refusal> {
+    fn refuse_incomplete(&self, place: &Place) -> Result<u64, Refusal> {
         let findings = self.vnodes.findings();
-        let counts_anyway = self.instruments.has(PlantedBug::IncompleteCounts);
-        let is_incomplete = self.vnodes.is_incomplete(vnode) && !counts_anyway;
-        if is_incomplete { Err(Refusal::Incomplete) } else { Ok(findings) }
+        if self.instruments.has(PlantedBug::IncompleteCounts) {
+            return Ok(findings);
+        }
+        if self.quarantine.has(place) {
+            return Err(Refusal::Quarantined);
+        }
+        if self.vnodes.is_incomplete(place.vnode) { Err(Refusal::Incomplete) } else { Ok(findings) }
     }
 
     /// A record may have been dropped as corrupt while it was read: then its absence says nothing.
@@ -267,7 +400,7 @@ impl Node {
     }
 
     /// Whether this node takes writes now.
-    fn refuse_writes(&self) -> Result<(), Refusal> {
+    pub(super) fn refuse_writes(&self) -> Result<(), Refusal> {
         if !matches!(*self.phase.borrow(), Phase::Serving) {
             Err(Refusal::NotServing)
         } else if self.disk.is_full() {
@@ -278,22 +411,25 @@ impl Node {
         }
     }
 
-    /// The record that a change starts from. A corrupt one is dropped here: it is never served nor
-    /// built upon, and its vnode counts towards no R until it was mended.
-    /// Says whether that was so.
-    async fn record_to_change(
-        &self,
+    /// The record that a change starts from, and what it has left beside itself. A corrupt one is
+    /// put into quarantine here: it is never served nor built upon.
+    pub(super) async fn record_to_change(
+        self: &Arc<Self>,
         place: &Place,
-        _held: &KeyGuard,
-    ) -> Result<(Record, bool), Refusal> {
+        held: &KeyGuard,
+    ) -> Result<(Record, Imprint), Refusal> {
         match self.load(place, Record::from_stored_bytes).await {
-            Ok(record) => Ok((record.unwrap_or_default(), false)),
+            Ok(record) => {
+                let record = record.unwrap_or_default();
+                let imprint = Imprint::of(&record);
+                Ok((record, imprint))
+            }
             Err(Unreadable::Failed) => Err(Refusal::StoreFailed),
             Err(Unreadable::Corrupt) => {
                 self.note_corrupt(place.vnode);
                 // Kept before the record is written over: a crash must not make it look complete.
-                self.mark_incomplete(place.vnode).await?;
-                Ok((Record::absent(), true))
+                self.put_into_quarantine(place, held).await?;
+                Ok((Record::absent(), Imprint::Absent))
             }
         }
     }
@@ -327,27 +463,33 @@ impl Node {
     fn commit(
         self: &Arc<Self>,
         place: &Place,
-        stored: Bytes,
+        write: RecordChange,
         guard: KeyGuard,
-        carries: Carries,
     ) -> Result<BoxFuture<'static, Result<(), CommitError>>, Refusal> {
+        let RecordChange { record, change, carries, beside } = write;
         let mut batch = Batch::default();
-        batch.put(Space::Records, place.key.clone(), stored);
+        batch.put(Space::Records, place.key.clone(), record);
+        change.add_to(&mut batch, place, self.shape(), self.clock.wall_ms());
+        batch.append(beside.batch.clone());
         let mut queued = self.store.commit(batch, Syncing::AsConfigured);
         let at_once = (&mut queued).now_or_never();
         if let Some(Err(error @ CommitError::NotApplied { .. })) = &at_once {
             return Err(self.commit_failed(place.vnode, error, Carries::OthersDots));
         }
-        let (node, vnode) = (Arc::clone(self), place.vnode);
+        let (node, place) = (Arc::clone(self), place.clone());
         let applied = self.tasks.spawn(async move {
             let outcome = match at_once {
                 Some(outcome) => outcome,
                 None => queued.await,
             };
-            if let Err(error) = &outcome {
-                node.commit_failed(vnode, error, carries);
+            match &outcome {
+                Ok(()) => node.change_tree(&place, change),
+                Err(error) => {
+                    node.commit_failed(place.vnode, error, carries);
+                    node.settle(&place, change).await;
+                }
             }
-            drop(guard);
+            drop((guard, beside));
             outcome
         });
         Ok(Box::pin(async move {
@@ -356,11 +498,32 @@ impl Node {
         }))
     }
 
+    /// Puts another record in the place of one. Under the key's lock; says whether that was done.
+    pub(super) async fn replace(
+        self: &Arc<Self>,
+        place: &Place,
+        before: Imprint,
+        record: &Record,
+        guard: KeyGuard,
+    ) -> bool {
+        let write = RecordChange {
+            record: record.to_stored_bytes(),
+            change: Change { before, after: Imprint::of(record) },
+            carries: Carries::OthersDots,
+            beside: HintsOfBatch::default(),
+        };
+        match self.commit(place, write, guard) {
+            Ok(committed) => committed.await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
     /// A batch failed or its outcome is unknown: a dot that was minted in it may be lost here and
     /// live elsewhere.
     fn commit_failed(&self, vnode: VnodeId, error: &CommitError, carries: Carries) -> Refusal {
         tracing::error!(%vnode, %error, "a batch failed");
         self.metrics.alarm("failed-batch");
+        self.hints.doubt();
         if error.may_be_applied() {
             self.disk.suspect();
         }
@@ -374,7 +537,7 @@ impl Node {
     /// Retires a vnode's actor in memory. The run can no longer end as a clean one, so that a
     /// restart retires it too.
     fn retire(&self, vnode: VnodeId, why: Retirement) {
-        self.is_tainted.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.is_tainted.store(true, Ordering::SeqCst);
         if self.vnodes.retire(vnode) {
             tracing::warn!(%vnode, reason = why.name(), "an actor was retired");
             self.metrics.actor_retired(why.name());
@@ -404,29 +567,28 @@ impl Node {
             }
             Unreadable::Corrupt => {
                 self.note_corrupt(place.vnode);
+                self.vnodes.note_finding();
                 let (node, place) = (Arc::clone(self), place.clone());
                 self.tasks.spawn(async move { node.drop_if_corrupt(&place).await });
-                Refusal::Incomplete
+                Refusal::Quarantined
             }
         }
     }
 
-    /// Drops a record that can't be read, once its vnode is marked as incomplete.
+    /// Puts a record that can't be read into quarantine.
     pub(super) async fn drop_if_corrupt(self: &Arc<Self>, place: &Place) {
         let guard = self.locks.lock(&place.key).await;
-        let is_alone = self.layout().is_some_and(|l| l.replicas_of(place.vnode).n() == 1);
-        if is_alone
-            || self.load(place, Record::from_stored_bytes).await != Err(Unreadable::Corrupt)
-            || self.mark_incomplete(place.vnode).await.is_err()
-        {
+        if self.load(place, Record::from_stored_bytes).await != Err(Unreadable::Corrupt) {
             return;
         }
-        let mut batch = Batch::default();
-        batch.delete(Space::Records, place.key.clone());
-        if let Err(error) = self.store.commit(batch, Syncing::Always).await {
-            tracing::error!(key = ?place.path, %error, "a corrupt record could not be dropped");
+        if let Err(refusal) = self.put_into_quarantine(place, &guard).await {
+            tracing::error!(key = ?place.path, %refusal, "a corrupt record could not be dropped");
         }
-        drop(guard);
+    }
+
+    /// Whether the record of a key is damaged.
+    pub(super) async fn is_corrupt(&self, place: &Place) -> bool {
+        self.load(place, Record::from_stored_bytes).await == Err(Unreadable::Corrupt)
     }
 
     /// A stored record can't be what was written: the actor is retired (correctness, section 2,

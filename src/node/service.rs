@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Node;
 use super::operation::{BoxFuture, Get, GetAnswer, Service, Write};
-use super::view::{BucketView, ClusterView, ExplainView, Readiness, RingView};
+use super::view::{BucketView, ClusterView, ExplainView, Readiness, RepairView, RingView};
 use crate::protocol::causality::{Context, ContextToken};
 use crate::protocol::operation::{OperationError, WriteAnswer};
 use crate::types::{Bucket, Epoch, KeyPath, RequestId};
@@ -39,6 +39,14 @@ impl Service for Arc<Node> {
 
     fn ring(&self, n: Option<u8>) -> Result<Option<RingView>, OperationError> {
         self.ring_view(n)
+    }
+
+    fn repair(&self) -> Result<RepairView, OperationError> {
+        self.repair_view()
+    }
+
+    fn begin_repair(&self, accept_loss: bool) -> BoxFuture<'_, Result<u64, OperationError>> {
+        Box::pin(Node::begin_repair(self, accept_loss))
     }
 
     fn bucket(&self, bucket: &Bucket) -> BucketView {

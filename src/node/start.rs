@@ -5,6 +5,8 @@
 //!   ▼
 //! form      until all founding nodes have promised the same epoch 1, or it is known already
 //!   ▼
+//! trees     make the hash trees from the digests on disk
+//!   ▼
 //! greet     tell peers the boot number; hear which one they knew: rolled back? truly clean?
 //!   ▼
 //! retire    unless the last stop was provably clean: a new era of actors
@@ -22,18 +24,24 @@ use super::directory::{Directory, DirectoryError, Opened};
 use super::disk::DiskWatch;
 use super::forwarded::Forwarded;
 use super::greeting::Greeted;
+use super::hints::Hints;
 use super::instruments::{Instruments, PlantedBug};
 use super::latency::HedgeBudget;
 use super::layout::Layout;
 use super::locks::KeyLocks;
 use super::membership::Membership;
+use super::pace::Clients;
 use super::process::Process;
 use super::pulse::Pulse;
+use super::quarantine::Quarantine;
+use super::repair::Repair;
 use super::seams::{Clock, Randomness};
+use super::sending::Sending;
 use super::tasks::Tasks;
+use super::trees::Trees;
 use super::vnodes::{Retirement, Vnodes};
 use super::watched::Watched;
-use super::{Node, Phase};
+use super::{Node, Phase, rebuild};
 use crate::config::Settings;
 use crate::peer::Transport;
 use crate::protocol::causality::Hlc;
@@ -68,6 +76,8 @@ pub struct Seams {
     /// The store could not recover all that was once synced: every vnode may lack acknowledged
     /// data.
     pub has_lost_data: bool,
+    /// The directory was emptied, and is to be filled from the peers.
+    pub rebuild: bool,
 }
 
 /// Why a node can't start. The text says what to do.
@@ -95,8 +105,8 @@ pub enum StartError {
     /// Older than what peers have seen.
     #[error(
         "{node} has seen this node at a later start than this data directory knows of: it was \
-         rolled back or copied. Put the right directory back, or start with an empty one and \
-         replace the node by itself"
+         rolled back or copied. Put the right directory back, or start with --rebuild, which takes \
+         everything in from the peers"
     )]
     RolledBack {
         /// Who knows better.
@@ -104,8 +114,8 @@ pub enum StartError {
     },
     /// The damaged log held even who this node is.
     #[error(
-        "the log of the store was damaged, and with it was lost whose data directory this is; keep \
-         it for analysis, start with an empty one, and replace the node by itself"
+        "the log of the store was damaged, and with it was lost whose data directory this is; keep a \
+         copy for analysis, then start with --rebuild, which takes everything in from the peers"
     )]
     LostIdentity,
     /// Neither formed nor told to form.
@@ -114,25 +124,53 @@ pub enum StartError {
          initial_nodes instead, the same on each"
     )]
     Join,
+    /// Nobody knows what was in the directory.
+    #[error(
+        "the data directory can't be rebuilt: none of {asked} peers answers; name them in \
+         initial_nodes, and start again when at least one is up"
+    )]
+    NobodyToRebuildFrom {
+        /// How many were asked.
+        asked: usize,
+    },
+    /// Rebuilding needs a place in the cluster.
+    #[error(
+        "the data directory can't be rebuilt: the cluster has no node of this name; start without \
+         --rebuild, or correct the id"
+    )]
+    NotInTheCluster,
     /// The founding nodes can't agree.
     #[error("the cluster can't form: {0}")]
     Formation(#[from] FormationError),
 }
 
 impl Node {
+    /// Whose data directory a store is; `None` for a new one.
+    ///
+    /// # Errors
+    /// [`DirectoryError`].
+    pub async fn owner_of(store: &dyn Store) -> Result<Option<NodeId>, DirectoryError> {
+        Directory::new(store).owner().await
+    }
+
     /// Opens the data directory for this node.
     ///
     /// # Errors
     /// [`StartError`].
     pub async fn open(settings: Arc<Settings>, seams: Seams) -> Result<Arc<Self>, StartError> {
-        let Seams { store, transport, clock, random, metrics, process, instruments, has_lost_data } =
-            seams;
+        if seams.rebuild && Directory::new(&*seams.store).owner().await?.is_none() {
+            rebuild::take_up(&settings, &seams).await?;
+        }
+        let Seams { store, transport, clock, random, metrics, process, instruments, .. } = seams;
+        let has_lost_data = seams.has_lost_data;
         let directory = Directory::new(&*store);
         let opened = directory.open(&settings.id, settings.durability, &random).await?;
         if has_lost_data && opened.previous.is_none() {
             return Err(StartError::LostIdentity);
         }
         let vnodes = Vnodes::load(directory, opened.boot.this.number, opened.actor_era).await?;
+        let quarantine = Quarantine::load(directory).await?;
+        let hints = Hints::load(&*store).await.map_err(DirectoryError::from)?;
         let starting = Phase::Starting("the node is starting; retry in a moment".into());
         Ok(Arc::new(Self {
             membership: Membership::new(),
@@ -152,6 +190,12 @@ impl Node {
             token_key: OnceLock::new(),
             formation: Mutex::new(None),
             vnodes,
+            quarantine,
+            hints,
+            repair: Repair::new(),
+            trees: Trees::default(),
+            clients: Clients::default(),
+            sending: Sending::default(),
             locks: KeyLocks::new(),
             hlc: Mutex::new(Hlc::default()),
             hedging: HedgeBudget::default(),
@@ -183,6 +227,7 @@ impl Node {
         if !self.enter(state) {
             return Ok(());
         }
+        self.load_trees().await?;
         let greeted = self.greet_all().await?;
         self.retire_unless_clean(greeted).await?;
         self.disk.look(&*self.store);
@@ -191,6 +236,10 @@ impl Node {
         self.spawn_pulse();
         self.spawn_mending();
         self.advance(Phase::Serving);
+        self.spawn_handoff();
+        self.spawn_anti_entropy();
+        self.spawn_scrubbing();
+        self.spawn_purging();
         tracing::info!(epoch = %self.layout().map_or(0, |l| l.state.epoch.get()), "serving");
         Ok(())
     }

@@ -209,6 +209,45 @@ impl From<Level> for LevelView {
     }
 }
 
+/// `GET /v1/repair`.
+#[derive(Clone, Debug, Serialize)]
+pub struct RepairView {
+    /// The age of the oldest proof that two replicas are the same, in seconds.
+    pub debt_seconds: f64,
+    /// What is kept here for others.
+    pub hints: Vec<HintsView>,
+    /// Every other node with which vnodes are shared.
+    pub pairs: Vec<PairView>,
+}
+
+/// The hints of one target in [`RepairView`].
+#[derive(Clone, Debug, Serialize)]
+pub struct HintsView {
+    /// A node, or `any`: whichever replica is back first.
+    pub target: String,
+    /// How many.
+    pub count: u64,
+    /// With their keys.
+    pub bytes: u64,
+    /// The age of the oldest.
+    pub oldest_seconds: u64,
+}
+
+/// One peer in [`RepairView`].
+#[derive(Clone, Debug, Serialize)]
+pub struct PairView {
+    /// Who.
+    pub node: NodeId,
+    /// How many vnodes both hold.
+    pub vnodes: usize,
+    /// The age of the oldest proof that one of them is the same on both.
+    pub oldest_proof_seconds: f64,
+    /// Records that this node has exchanged with it since its start.
+    pub records_repaired: u64,
+    /// Bytes that this node has exchanged with it for that: hashes, keys, records.
+    pub bytes_moved: u64,
+}
+
 /// Whether a node can serve, for `GET /readyz`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {

@@ -14,10 +14,10 @@ use super::directory::{Directory, DirectoryError};
 use super::seams::Randomness;
 use crate::storage::schema::{parse_vnode_key, vnode_key};
 use crate::storage::{Batch, CommitError, Space, Store, Syncing, frame};
-use crate::types::{ActorId, BootNumber, VnodeId};
+use crate::types::{ActorId, BootNumber, PurgeNumber, VnodeId};
 
-/// The format of [`Meta`].
-const VNODE_FORMAT: u8 = 1;
+/// The format of [`Meta`]. Format 1 had no purge numbers.
+const VNODE_FORMAT: u8 = 2;
 
 /// What is persisted of a vnode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,33 @@ struct Meta {
     floor: u64,
     /// Acknowledged data may be missing.
     is_incomplete: bool,
+    /// What was read under a lower one is refused.
+    purge: PurgeNumber,
+    /// The highest number that this node has said it will go on to.
+    promised: PurgeNumber,
+}
+
+impl Meta {
+    fn decode(value: &[u8]) -> Result<Self, frame::FrameError> {
+        if value.first() != Some(&1) {
+            return frame::decode(value, VNODE_FORMAT);
+        }
+        let (actor, floor, is_incomplete) = frame::decode(value, 1)?;
+        Ok(Self { actor, floor, is_incomplete, ..Self::default() })
+    }
+}
+
+/// How the number under which a record was read stands to a vnode's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PurgeStanding {
+    /// The record is welcome.
+    Current,
+    /// It may be older than what was purged.
+    Stale,
+    /// The vnode is to go on to that number; it has promised to.
+    Ahead,
+    /// The vnode never promised that: it has lost state.
+    Unpromised,
 }
 
 /// Who mints, and from where it counts.
@@ -79,7 +106,7 @@ impl Vnodes {
         let mut metas = BTreeMap::new();
         for (key, value) in directory.all(Space::Vnodes).await? {
             let vnode = parse_vnode_key(&key).ok_or(frame::FrameError::Malformed)?;
-            let mut meta: Meta = frame::decode(&value, VNODE_FORMAT)?;
+            let mut meta = Meta::decode(&value)?;
             if meta.actor.is_some_and(|(_, since)| since < era) {
                 meta.actor = None;
                 meta.floor = 0;
@@ -104,14 +131,13 @@ impl Vnodes {
         if let Some(minter) = self.current(vnode) {
             return Ok(minter);
         }
-        let _changing = self.changing.lock().await;
+        let changing = self.changing.lock().await;
         if let Some(minter) = self.current(vnode) {
             return Ok(minter);
         }
         let actor = ActorId::new(random.u64());
-        let meta = Meta { actor: Some((actor, self.boot)), floor: 0, ..self.meta(vnode) };
-        persist(store, &[(vnode, meta)]).await?;
-        self.with(|metas| metas.insert(vnode, meta));
+        let draw = |meta: &mut Meta| (meta.actor, meta.floor) = (Some((actor, self.boot)), 0);
+        self.change(&changing, vnode, store, draw).await?;
         Ok(Minter { actor, floor: 0 })
     }
 
@@ -162,16 +188,17 @@ impl Vnodes {
         vnodes: impl IntoIterator<Item = VnodeId>,
         store: &dyn Store,
     ) -> Result<(), CommitError> {
-        let metas: Vec<(VnodeId, Meta)> = self.with(|known| {
+        let marked: Vec<VnodeId> = self.with(|known| {
             self.findings.fetch_add(1, Ordering::SeqCst);
-            let marked = |vnode| {
-                let meta = known.entry(vnode).or_default();
-                meta.is_incomplete = true;
-                (vnode, *meta)
+            let mark = |vnode| {
+                known.entry(vnode).or_default().is_incomplete = true;
+                vnode
             };
-            vnodes.into_iter().map(marked).collect()
+            vnodes.into_iter().map(mark).collect()
         });
         let _changing = self.changing.lock().await;
+        let metas: Vec<(VnodeId, Meta)> =
+            marked.into_iter().map(|vnode| (vnode, self.meta(vnode))).collect();
         persist(store, &metas).await
     }
 
@@ -207,6 +234,104 @@ impl Vnodes {
         Ok(is_still_so)
     }
 
+    /// Something was found missing that marks no vnode: reads that are under way do not count.
+    pub(super) fn note_finding(&self) {
+        self.findings.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The number under which this vnode's records are read.
+    pub(super) fn purge_number(&self, vnode: VnodeId) -> PurgeNumber {
+        self.meta(vnode).purge
+    }
+
+    /// The highest number that was promised for this vnode.
+    pub(super) fn promised_purge(&self, vnode: VnodeId) -> PurgeNumber {
+        let meta = self.meta(vnode);
+        meta.promised.max(meta.purge)
+    }
+
+    /// How a record that was read under this number stands to the vnode.
+    pub(super) fn purge_standing(&self, vnode: VnodeId, number: PurgeNumber) -> PurgeStanding {
+        let Meta { purge, promised, .. } = self.meta(vnode);
+        if number == purge {
+            PurgeStanding::Current
+        } else if number < purge {
+            PurgeStanding::Stale
+        } else if number <= promised {
+            PurgeStanding::Ahead
+        } else {
+            PurgeStanding::Unpromised
+        }
+    }
+
+    /// Promises to go on to a number, fsynced, unless that or a greater one was promised before.
+    pub(super) async fn promise_purge(
+        &self,
+        vnode: VnodeId,
+        number: PurgeNumber,
+        store: &dyn Store,
+    ) -> Result<bool, CommitError> {
+        let changing = self.changing.lock().await;
+        if number <= self.promised_purge(vnode) {
+            return Ok(false);
+        }
+        self.change(&changing, vnode, store, |meta| meta.promised = number).await?;
+        Ok(true)
+    }
+
+    /// Goes on to a number, fsynced; at once where the vnode is there already or beyond.
+    pub(super) async fn enter_purge(
+        &self,
+        vnode: VnodeId,
+        number: PurgeNumber,
+        store: &dyn Store,
+    ) -> Result<(), CommitError> {
+        if number <= self.purge_number(vnode) {
+            return Ok(());
+        }
+        let changing = self.changing.lock().await;
+        let enter = |meta: &mut Meta| {
+            meta.purge = meta.purge.max(number);
+            meta.promised = meta.promised.max(number);
+        };
+        self.change(&changing, vnode, store, enter).await
+    }
+
+    /// Raises the floor of an actor to this counter, fsynced; in memory first, where it may be too
+    /// high but never too low. Nothing, where another actor mints by now.
+    pub(super) async fn raise_floor(
+        &self,
+        vnode: VnodeId,
+        actor: ActorId,
+        counter: u64,
+        store: &dyn Store,
+    ) -> Result<(), CommitError> {
+        let raise = |meta: &mut Meta| {
+            if meta.actor.is_some_and(|(current, _)| current == actor) {
+                meta.floor = meta.floor.max(counter);
+            }
+        };
+        self.with(|metas| raise(metas.entry(vnode).or_default()));
+        let changing = self.changing.lock().await;
+        self.change(&changing, vnode, store, raise).await
+    }
+
+    /// Changes what is persisted of a vnode: on disk first, then in memory.
+    async fn change(
+        &self,
+        _changing: &tokio::sync::MutexGuard<'_, ()>,
+        vnode: VnodeId,
+        store: &dyn Store,
+        change: impl Fn(&mut Meta),
+    ) -> Result<(), CommitError> {
+        let mut meta = self.meta(vnode);
+        change(&mut meta);
+        persist(store, &[(vnode, meta)]).await?;
+        // What changed in memory alone meanwhile stays.
+        self.with(|metas| change(metas.entry(vnode).or_default()));
+        Ok(())
+    }
+
     fn meta(&self, vnode: VnodeId) -> Meta {
         self.with(|metas| metas.get(&vnode).copied().unwrap_or_default())
     }
@@ -219,7 +344,11 @@ impl Vnodes {
 async fn persist(store: &dyn Store, metas: &[(VnodeId, Meta)]) -> Result<(), CommitError> {
     let mut batch = Batch::default();
     for (vnode, meta) in metas {
-        batch.put(Space::Vnodes, vnode_key(*vnode), frame::encode(VNODE_FORMAT, meta));
+        put(&mut batch, *vnode, meta);
     }
     store.commit(batch, Syncing::Always).await
+}
+
+fn put(batch: &mut Batch, vnode: VnodeId, meta: &Meta) {
+    batch.put(Space::Vnodes, vnode_key(vnode), frame::encode(VNODE_FORMAT, meta));
 }

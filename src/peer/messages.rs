@@ -9,16 +9,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::causality::{Content, Dot};
-use crate::protocol::cluster::StateStamp;
 use crate::protocol::cluster::formation::Offer;
+use crate::protocol::cluster::{ClusterState, StateStamp};
+use crate::protocol::merkle::LeafIndex;
 use crate::protocol::operation::{Condition, OperationError, Seen, WriteAnswer};
 use crate::types::{
     BootNumber, ClusterId, DataIncarnation, HlcStamp, KeyPath, Level, NodeId, OperationId,
-    RequestId, VnodeId,
+    PurgeNumber, RequestId, VnodeId,
 };
 
 /// The version of every message here.
-pub const MESSAGE_VERSION: u8 = 1;
+pub const MESSAGE_VERSION: u8 = 2;
 
 /// A request with what goes along with each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,13 +50,26 @@ pub enum Request {
         path: KeyPath,
         /// How much of it.
         part: Part,
+        /// Not of a replica, but of what is kept for one.
+        hinted: bool,
     },
     /// Merge this record into what you have.
     Merge {
         /// Which key.
         path: KeyPath,
-        /// In its stored form.
-        record: Bytes,
+        /// The record.
+        record: Carried,
+        /// Whether to answer with what is there afterwards, if that is something else.
+        answers: bool,
+    },
+    /// Keep this record for a replica that can't be reached.
+    Hint {
+        /// For whom.
+        target: NodeId,
+        /// Which key.
+        path: KeyPath,
+        /// The record.
+        record: Carried,
     },
     /// Coordinate this write: the sender is no replica of the key.
     Write(Box<ForwardedWrite>),
@@ -73,10 +87,76 @@ pub enum Request {
         /// At most so many bytes, but at least one record.
         max_bytes: u32,
     },
+    /// What do you hold of this key, whether or not it counts? For a replica whose own copy is
+    /// damaged.
+    Take {
+        /// Which key.
+        path: KeyPath,
+    },
+    /// Which of the vnodes that both of us hold differ? Their roots, 8 bytes each, in the order of
+    /// tables and partitions.
+    Roots(Bytes),
+    /// Which branches of these vnodes differ?
+    Branches(Vec<(VnodeId, Bytes)>),
+    /// Which leaves of these branches differ?
+    Leaves(Vec<(VnodeId, u32, Bytes)>),
+    /// What has to be exchanged of the keys in these leaves?
+    Keys {
+        /// Which vnode.
+        vnode: VnodeId,
+        /// Which leaves.
+        leaves: Vec<LeafIndex>,
+        /// The sender's keys in them, with their digests.
+        entries: Vec<(KeyPath, u64)>,
+    },
+    /// Merge these records into what you have.
+    Push(Vec<(KeyPath, Carried)>),
+    /// An order in the course of purging.
+    Purge {
+        /// Which vnode.
+        vnode: VnodeId,
+        /// What is to be done or confirmed.
+        order: PurgeOrder,
+    },
+    /// Release the keys whose only copies are damaged.
+    AcceptLoss,
+    /// The sender's data directory was emptied: what is known of it?
+    Rebuild,
     /// A founding node's offer; answered with one's own.
     Found(Box<Offer>),
     /// The sender has started, or greets for the first time.
     Hello(Hello),
+}
+
+/// A record on its way, in its stored form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// The record.
+    pub record: Bytes,
+    /// Under which number it was read from its store; for a merge the least of its parts.
+    pub purge: PurgeNumber,
+}
+
+/// A key whose record is to be purged, and the digest of exactly that record.
+pub type PurgeKey = (KeyPath, u64);
+
+/// One step of purging (correctness, section 6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PurgeOrder {
+    /// Do you hold exactly these records, all tombstones, for long enough, and send none of them?
+    Confirm(Vec<PurgeKey>),
+    /// Replace these records by husks, if they are unchanged.
+    Strip(Vec<PurgeKey>),
+    /// Do you hold exactly these husks, or nothing?
+    Check(Vec<PurgeKey>),
+    /// Promise to go on to this purge number.
+    Promise(PurgeNumber),
+    /// Go on to it.
+    Enter(PurgeNumber),
+    /// Go on to it, and confirm that you keep no hint for this partition.
+    NoHints(PurgeNumber),
+    /// Delete these husks, if they are unchanged; all of this number have confirmed them.
+    Delete(PurgeNumber, Vec<PurgeKey>),
 }
 
 /// How much of a record is wanted.
@@ -105,6 +185,8 @@ pub struct ForwardedWrite {
     pub conditions: Vec<Condition>,
     /// W.
     pub level: Level,
+    /// May fallbacks stand in for replicas?
+    pub sloppy: bool,
 }
 
 /// A start, made known.
@@ -134,14 +216,33 @@ pub struct PastBoot {
 /// What a node answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Answer {
-    /// To [`Part::Record`]: in its stored form; `None` where nothing is stored.
-    Record(Option<Bytes>),
+    /// To [`Part::Record`]: `None` where nothing is stored, with the number under which that was
+    /// found.
+    Record(Option<Bytes>, PurgeNumber),
     /// To [`Part::Heads`]: an encoded summary; `None` where nothing is stored.
     Heads(Option<Bytes>),
     /// To [`Part::Digest`].
     Digest(u64),
-    /// To [`Request::Merge`]: durable to the level of `durability`.
-    Merged,
+    /// To [`Request::Merge`]: durable to the level of `durability`. With what is there now, if it
+    /// was asked for and is something else than what was sent.
+    Merged(Option<Carried>),
+    /// To [`Request::Hint`]: kept as durably.
+    Kept,
+    /// To [`Request::Take`].
+    Taken(Option<Carried>),
+    /// To [`Request::Roots`], [`Request::Branches`], [`Request::Leaves`]: the places that differ,
+    /// for each list that was sent.
+    Differing(Vec<Vec<u32>>),
+    /// To [`Request::Keys`].
+    Keys(KeysAnswer),
+    /// To [`Request::Push`]: for each record what is there now, if it is something else.
+    Pushed(Vec<Option<Carried>>),
+    /// To [`Request::Purge`].
+    Purge(PurgeAnswer),
+    /// To [`Request::AcceptLoss`]: how many keys were released.
+    Released(u64),
+    /// To [`Request::Rebuild`].
+    Rebuild(Box<RebuildAnswer>),
     /// To [`Request::Write`].
     Written(Box<Result<WriteAnswer, WriteFailure>>),
     /// To [`Request::Inspect`].
@@ -152,6 +253,37 @@ pub enum Answer {
     Offer(Box<Offer>),
     /// To [`Request::Hello`].
     Hello(HelloAnswer),
+}
+
+/// What has to be exchanged of some keys.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct KeysAnswer {
+    /// Send these: they are missing here, or differ.
+    pub wanted: Vec<KeyPath>,
+    /// Take these: they are missing there, or differ.
+    pub records: Vec<(KeyPath, Carried)>,
+    /// Not all fitted into the answer: ask again.
+    pub has_more: bool,
+}
+
+/// What a node has done about a [`PurgeOrder`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PurgeAnswer {
+    /// For each key in turn, whether it was confirmed or done.
+    Keys(Vec<bool>),
+    /// It has promised that number; or the highest that it has promised before.
+    Promised(Result<(), PurgeNumber>),
+    /// Whether it was done, or is so.
+    Done(bool),
+}
+
+/// What a peer knows of a node whose data directory was emptied.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RebuildAnswer {
+    /// The cluster state, which lists the node.
+    pub state: ClusterState,
+    /// The last start that it has seen of it, and the one before.
+    pub boots: Vec<PastBoot>,
 }
 
 /// Why a forwarded write was not done, and whether it was begun.
@@ -170,6 +302,8 @@ pub struct Held {
     pub is_incomplete: bool,
     /// Its versions.
     pub versions: Vec<HeldVersion>,
+    /// The leaf of the vnode's hash tree in which the key lies.
+    pub leaf_hash: u64,
 }
 
 /// One version of [`Held`].
@@ -190,6 +324,8 @@ pub struct HeldVersion {
 pub struct Page {
     /// Keys and records in their stored form, in the order of the keys.
     pub records: Vec<(KeyPath, Bytes)>,
+    /// Under which number they were read.
+    pub purge: PurgeNumber,
     /// Go on behind this key; `None`: the vnode ends here.
     pub next: Option<KeyPath>,
 }
@@ -250,6 +386,15 @@ pub enum Refusal {
     /// Counts towards no R.
     #[error("it may lack acknowledged data and is being mended")]
     Incomplete,
+    /// Every copy that it had of the key is damaged.
+    #[error("its copy of the key is damaged, and no other was found yet")]
+    Quarantined,
+    /// What was sent may be older than what was purged; this is its purge number.
+    #[error("the record was read before the last purge; read it again")]
+    StalePurge(PurgeNumber),
+    /// It keeps no more hints.
+    #[error("it has no room for more hints")]
+    HintsFull,
     /// Below its floor.
     #[error("its disk is nearly full")]
     DiskFull,

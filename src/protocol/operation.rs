@@ -171,6 +171,13 @@ pub enum OperationError {
          or ask for a lower level", .0.acks.required, up(.0), .0.acks.n
     )]
     Unavailable(Reached),
+    /// Copies of the key are damaged, and without them the level can't be reached.
+    #[error(
+        "damaged copies of this key keep the level from being reached: they are replaced as soon as \
+         another replica has an undamaged one. If none has, write the key anew with the context \
+         none, or give up what was lost with `starling cluster repair --accept-loss`"
+    )]
+    Damaged(Reached),
     /// The level was not reached in time.
     #[error("{}", unreached("the level was not reached before the deadline", .reached, *.maybe_applied))]
     Timeout {

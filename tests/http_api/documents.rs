@@ -81,14 +81,27 @@ async fn what_comes_later_is_501_after_the_request_is_checked() {
         let reply = large.ask_with((method, target), &json, vec![b' '; 1_048_577]).await;
         assert_eq!((reply.status, reply.problem().as_str()), (413, "value-too-large"));
     }
-    for (method, target) in [
-        ("POST", "/v1/cluster/abort"),
-        ("GET", "/v1/repair"),
-        ("POST", "/v1/repair"),
-        ("DELETE", "/v1/buckets/b"),
-    ] {
+    for (method, target) in [("POST", "/v1/cluster/abort"), ("DELETE", "/v1/buckets/b")] {
         let reply = client.ask(method, target, &[]).await;
         assert_eq!((reply.status, reply.problem().as_str()), (501, "not-implemented"));
+    }
+}
+
+#[tokio::test]
+async fn repair_shows_what_is_owed_and_begins_on_request() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let reply = client.ask("GET", "/v1/repair", &[]).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.json()["hints"][0]["target"], "node-2");
+    assert_eq!(reply.json()["pairs"][0]["vnodes"], 1_024);
+    for (query, released) in [("", 0), ("?accept_loss=false", 0), ("?accept_loss=true", 3)] {
+        let reply = client.ask("POST", &format!("/v1/repair{query}"), &[]).await;
+        assert_eq!((reply.status, reply.json()["released"].clone()), (202, released.into()));
+    }
+    for query in ["?accept_loss=yes", "?now=true"] {
+        let reply = client.ask("POST", &format!("/v1/repair{query}"), &[]).await;
+        assert_eq!((reply.status, reply.problem().as_str()), (400, "invalid-parameter"));
     }
 }
 

@@ -12,8 +12,8 @@ use starling::node::operation::{
     Write, WriteAnswer,
 };
 use starling::node::view::{
-    BucketView, ClusterView, ExplainReplica, ExplainVersion, ExplainView, LevelView, NodeRole,
-    NodeState, NodeView, PartitionView, Readiness, RingView,
+    BucketView, ClusterView, ExplainReplica, ExplainVersion, ExplainView, HintsView, LevelView,
+    NodeRole, NodeState, NodeView, PairView, PartitionView, Readiness, RepairView, RingView,
 };
 use starling::protocol::causality::{Content, Context, Dot, Resolve, Shown, Text, Value, Version};
 use starling::types::{ActorId, Bucket, Epoch, HlcStamp, KeyPath, NodeId, RequestId};
@@ -252,6 +252,23 @@ impl Service for Script {
             resolve: Resolve::Siblings,
             sloppy: false,
         }
+    }
+
+    fn repair(&self) -> Result<RepairView, OperationError> {
+        let node = NodeId::new("node-2").expect("valid");
+        let hints = HintsView { target: "node-2".into(), count: 1, bytes: 10, oldest_seconds: 2 };
+        let pair = PairView {
+            node,
+            vnodes: 1_024,
+            oldest_proof_seconds: 1.5,
+            records_repaired: 7,
+            bytes_moved: 70,
+        };
+        Ok(RepairView { debt_seconds: 1.5, hints: vec![hints], pairs: vec![pair] })
+    }
+
+    fn begin_repair(&self, accept_loss: bool) -> BoxFuture<'_, Result<u64, OperationError>> {
+        Box::pin(std::future::ready(Ok(if accept_loss { 3 } else { 0 })))
     }
 
     fn buckets(&self) -> Vec<(Bucket, BucketView)> {

@@ -1,6 +1,7 @@
 //! `starling cluster`.
 
 mod explain;
+mod repair;
 mod ring;
 mod status;
 
@@ -15,6 +16,8 @@ pub(super) enum ClusterCommand {
     Status(status::StatusArgs),
     /// Show which nodes hold which partition of the ring
     Ring(ring::RingArgs),
+    /// Have all nodes compare their replicas now, and show how far they agree
+    Repair(repair::RepairArgs),
     /// Show where a key lies and what each replica holds
     Explain(explain::ExplainArgs),
 }
@@ -23,6 +26,7 @@ pub(super) async fn run(command: ClusterCommand) -> anyhow::Result<Outcome> {
     match command {
         ClusterCommand::Status(args) => status::run(args).await,
         ClusterCommand::Ring(args) => ring::run(args).await,
+        ClusterCommand::Repair(args) => repair::run(args).await,
         ClusterCommand::Explain(args) => explain::run(args).await,
     }
 }

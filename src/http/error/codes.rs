@@ -358,11 +358,13 @@ pub static ABOUT: [About; 30] = [
             Code::Unavailable,
             "unavailable",
             StatusCode::SERVICE_UNAVAILABLE,
-            "Too few replicas are up",
+            "Too few replicas are up, or undamaged",
             [
-                "The failure detector knows that too few replicas are up for the level. Nothing \
-                 was sent to any of them.",
-                "Retry when more nodes are up, ask for a lower level, or, for writes, sloppy=true.",
+                "The failure detector knows that too few replicas are up for the level, and nothing \
+                 was sent to any of them; or copies of the key are damaged, and too few others have \
+                 an undamaged one.",
+                "Retry when more nodes are up, ask for a lower level, or for sloppy=true. Where \
+                 copies are damaged, see the detail.",
             ],
         ),
         1,

@@ -187,7 +187,9 @@ impl From<OperationError> for Failure {
             OperationError::PreconditionFailed { set, context, reached, epoch } => {
                 failure.with_etag(set).with_context(&context).with_answers(reached, epoch)
             }
-            OperationError::Unavailable(reached) => failure.with_reached(reached),
+            OperationError::Unavailable(reached) | OperationError::Damaged(reached) => {
+                failure.with_reached(reached)
+            }
             OperationError::Timeout { reached, context, .. }
             | OperationError::LevelNotReached { reached, context, .. } => {
                 let failure = failure.with_reached(reached);
@@ -210,7 +212,7 @@ fn code_of(error: &OperationError) -> Code {
         OperationError::TooManySiblings { .. } => Code::TooManySiblings,
         OperationError::DiskFull { .. } => Code::DiskFull,
         OperationError::NotReady(_) => Code::NotReady,
-        OperationError::Unavailable(_) => Code::Unavailable,
+        OperationError::Unavailable(_) | OperationError::Damaged(_) => Code::Unavailable,
         OperationError::Timeout { .. } => Code::Timeout,
         OperationError::LevelNotReached { .. } => Code::LevelNotReached,
         OperationError::Internal { .. } => Code::Internal,

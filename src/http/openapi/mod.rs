@@ -235,8 +235,22 @@ fn cluster() -> Paths {
         let responses = with_errors(json!({}), &[400, 405, 409, 429, 500, 501, 503]);
         operation("cluster", id, summary, parameters(&["RequestId"]), responses)
     };
-    let mut repair = reading(bare("getRepair", "How much there is to repair"));
-    repair.insert("post".into(), bare("postRepair", "Compare all shared vnodes now"));
+    let mut repair = reading(operation(
+        "cluster",
+        "getRepair",
+        "How far this node's replicas agree with others, and what it keeps for them",
+        parameters(&["RequestId"]),
+        with_errors(reply("What is known", "Repair"), &[400, 405, 429, 500, 503]),
+    ));
+    let accepted = one_of(202, "Begun", "application/json", parts::schema("RepairBegun"));
+    let post = operation(
+        "cluster",
+        "postRepair",
+        "Compare all shared vnodes now",
+        parameters(&["AcceptLoss", "RequestId"]),
+        with_errors(accepted, &[400, 405, 429, 500, 503]),
+    );
+    repair.insert("post".into(), post);
     let abort = json!({"post": bare("abortLayout", "Return to the old layout")});
     vec![
         ("/v1/cluster".into(), reading(show).into()),

@@ -14,7 +14,7 @@ pub fn parameters(names: &[&str]) -> Value {
     names.iter().map(|name| parameter(name)).collect()
 }
 
-fn schema(name: &str) -> Value {
+pub fn schema(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
@@ -216,6 +216,14 @@ fn single_parameters() -> Map<String, Value> {
         ("Key64", path("key", "The base64url of the key, with or without padding", text())),
         ("ErrorCode", path("code", "The code of the error", text())),
         ("Version", query("version", "This version alone, raw", text())),
+        (
+            "AcceptLoss",
+            query(
+                "accept_loss",
+                "Give up, on all nodes, the keys whose only copies are damaged",
+                json!({"type": "boolean", "default": false}),
+            ),
+        ),
         (
             "RingN",
             query("n", "Of another replication factor", json!({"type": "integer", "minimum": 1})),

@@ -42,6 +42,8 @@ pub fn schemas() -> Value {
         ("Cluster", cluster()),
         ("Ring", ring()),
         ("LayoutChange", layout_change()),
+        ("Repair", repair()),
+        ("RepairBegun", object(json!({"released": number()}))),
         ("Status", object(json!({"status": text()}))),
         ("ErrorPage", error_page()),
     ];
@@ -50,6 +52,24 @@ pub fn schemas() -> Value {
         .map(|(name, schema)| (name.to_owned(), schema))
         .collect::<Map<_, _>>()
         .into()
+}
+
+fn repair() -> Value {
+    let hints = object(json!({
+        "target": {"type": "string", "description": "A node, or any: whichever replica is back first"},
+        "count": number(), "bytes": number(), "oldest_seconds": number()
+    }));
+    let pair = object(json!({
+        "node": text(), "vnodes": number(),
+        "oldest_proof_seconds": {"type": "number", "description":
+            "How long ago the two were last proven to be the same, of the vnode where that is longest"},
+        "records_repaired": number(), "bytes_moved": number()
+    }));
+    object(json!({
+        "debt_seconds": {"type": "number", "description": "The greatest of oldest_proof_seconds"},
+        "hints": {"type": "array", "items": hints},
+        "pairs": {"type": "array", "items": pair}
+    }))
 }
 
 fn problem() -> Value {

@@ -9,16 +9,95 @@ use std::sync::Arc;
 use super::put::{Outcome, WriteJob, unbegun};
 use super::{Reports, refuse_unavailable};
 use crate::node::Node;
-use crate::node::instruments::PlantedBug;
-use crate::node::layout::ReplicaSet;
-use crate::peer::messages::{Answer, ForwardedWrite, Request, WriteFailure};
-use crate::protocol::operation::{OperationError, ReplicaOutcome};
+use crate::node::instruments::{MintedWrite, PlantedBug};
+use crate::node::layout::{Layout, ReplicaSet};
+use crate::node::replica::Place;
+use crate::peer::messages::{Answer, Carried, ForwardedWrite, Refusal, Request, WriteFailure};
+use crate::protocol::causality::{Context, ContextToken, Record, token_cover_after_write};
+use crate::protocol::operation::{Acks, OperationError, ReplicaOutcome, Seen, WriteAnswer};
+use crate::types::{ActorId, Level};
 
 impl Node {
+    /// Writes a key of which this node holds no replica.
+    pub(super) async fn write_elsewhere(
+        self: &Arc<Self>,
+        layout: &Layout,
+        set: &ReplicaSet,
+        job: WriteJob,
+    ) -> Outcome {
+        let forwarded = self.forward(layout, set, &job).await;
+        match forwarded {
+            Err(failure)
+                if failure.is_unbegun
+                    && job.level == Level::Any
+                    && may_be_kept_here(&failure.error, &job) =>
+            {
+                self.keep_for_any(layout, set, &job).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// `any`, and no replica can mint: mints here, under an actor that is used this once, having
+    /// seen what the token covers or nothing, and keeps the record for the first replica to be
+    /// back.
+    async fn keep_for_any(
+        self: &Arc<Self>,
+        layout: &Layout,
+        set: &ReplicaSet,
+        job: &WriteJob,
+    ) -> Outcome {
+        let seen = match &job.seen {
+            Seen::Token(context) => context.clone(),
+            Seen::Nothing | Seen::OwnRead => Context::empty(),
+        };
+        let mut record = Record::absent();
+        let actor = ActorId::new(self.random.u64());
+        let dot = record.update(&seen, job.content.clone(), self.next_stamp(), actor, 0);
+        let place = Place::new(set.vnode, job.path.clone());
+        let purge = self.vnodes.purge_number(set.vnode);
+        let carried = Carried { record: record.to_stored_bytes(), purge };
+        let (request_id, path) = (job.request_id.clone(), job.path.clone());
+        self.instruments.minted(|| MintedWrite { request_id, path, dot, seen: seen.clone() });
+        let kept = self.keep_record(&place, None, carried, job.deadline).await;
+        let cover = token_cover_after_write(&record, &seen, &[], dot);
+        let context = ContextToken::seal(&cover, &job.path, self.token_key_of(layout));
+        match kept {
+            Ok(()) => Ok(WriteAnswer {
+                version: dot,
+                siblings: 1,
+                set: None,
+                context,
+                acks: Acks { got: 1, required: 1, n: set.n() },
+                epoch: layout.state.epoch,
+            }),
+            Err(Refusal::StoreFailed) => Err(WriteFailure {
+                error: Box::new(OperationError::LevelNotReached {
+                    reached: Reports::new(set).reached(set, 0, 1),
+                    maybe_applied: true,
+                    context: Some(context),
+                }),
+                is_unbegun: false,
+            }),
+            Err(Refusal::DiskFull) => {
+                Err(unbegun(OperationError::DiskFull { node: self.settings.id.clone() }))
+            }
+            Err(_) => {
+                Err(unbegun(OperationError::Unavailable(Reports::new(set).reached(set, 0, 1))))
+            }
+        }
+    }
+
     /// Has a replica coordinate a write.
-    pub(super) async fn forward(self: &Arc<Self>, set: &ReplicaSet, job: WriteJob) -> Outcome {
+    async fn forward(
+        self: &Arc<Self>,
+        layout: &Layout,
+        set: &ReplicaSet,
+        job: &WriteJob,
+    ) -> Outcome {
         let required = job.level.for_write(set.n()).map_err(|error| unbegun(error.into()))?.get();
-        refuse_unavailable(set, required).map_err(unbegun)?;
+        let reachable = if job.sloppy { &layout.with_stand_ins(set) } else { set };
+        refuse_unavailable(reachable, required).map_err(unbegun)?;
         let mut reports = Reports::new(set);
         let mut refusal = None;
         for replica in self.candidates(set) {
@@ -29,6 +108,7 @@ impl Node {
                 seen: job.seen.clone(),
                 conditions: job.conditions.clone(),
                 level: job.level,
+                sloppy: job.sloppy,
             };
             let request = Request::Write(Box::new(write));
             let peer = set.peer(replica);
@@ -57,6 +137,19 @@ impl Node {
             context: None,
         })))
     }
+}
+
+/// Whether a write that no replica has begun may be kept here: one with conditions has to be read
+/// first, and nobody can.
+fn may_be_kept_here(error: &OperationError, job: &WriteJob) -> bool {
+    let is_out_of_reach = matches!(
+        error,
+        OperationError::Unavailable(_)
+            | OperationError::LevelNotReached { .. }
+            | OperationError::NotReady(_)
+            | OperationError::DiskFull { .. }
+    );
+    is_out_of_reach && job.conditions.is_empty()
 }
 
 /// Whether another replica may do what this one could not.

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use super::read::ReadJob;
+use super::read::{Fetched, ReadJob, ReadRecord};
 use crate::config::ReadRepair;
 use crate::node::Node;
 use crate::node::instruments::PlantedBug;
+use crate::node::layout::ReplicaSet;
 use crate::node::operation::{Get, GetAnswer};
 use crate::protocol::causality::{
     ContextToken, Record, Shown, Version, token_cover_for_get, token_cover_for_version,
 };
 use crate::protocol::operation::{EtagSet, OperationError, Reached};
-use crate::protocol::quorum::RepairMode;
+use crate::protocol::quorum::{RepairMode, ReplicaIndex};
 use crate::types::Epoch;
 
 impl Node {
@@ -22,26 +23,31 @@ impl Node {
     ) -> Result<GetAnswer, OperationError> {
         let layout = self.serving()?;
         let bucket = self.settings.bucket(&get.path.bucket);
-        refuse_sloppy(get.terms.sloppy.unwrap_or(bucket.sloppy))?;
+        let _serving = self.clients.serve();
         let set = layout.replica_set(&get.path);
+        let is_sloppy = get.terms.sloppy.unwrap_or(bucket.sloppy);
+        let set = if is_sloppy { layout.with_stand_ins(&set) } else { set };
         let level = get.terms.level.unwrap_or(bucket.r).for_read(set.n())?;
         let job = ReadJob {
             path: get.path.clone(),
             required: level.get(),
-            repair: self.repair_mode(),
+            repair: self.repair_mode(&set),
             deadline: get.terms.deadline,
             request_id: get.terms.request_id.clone(),
         };
-        let (finished, reached) = self.read::<Record>(&set, &job).await?;
-        if !finished.stale.is_empty() {
-            let stored = finished.merged.to_stored_bytes();
-            self.repair_in_background(&set, &finished.stale, &stored, &job);
+        let (finished, reached) = self.read::<ReadRecord>(&set, &job).await?;
+        // What stands in for a replica is mended when that one is back.
+        let stale = finished.stale.iter().filter(|replica| !set.is_stand_in(**replica));
+        let stale: Vec<ReplicaIndex> = stale.copied().collect();
+        if let Some(stored) = finished.merged.stored().filter(|_| !stale.is_empty()) {
+            self.repair_in_background(&set, &stale, &stored, &job);
         }
-        self.show(&get, &finished.merged, reached, layout.state.epoch)
+        self.show(&get, &finished.merged.record, reached, layout.state.epoch)
     }
 
-    fn repair_mode(&self) -> RepairMode {
+    fn repair_mode(&self, set: &ReplicaSet) -> RepairMode {
         match self.settings.read_repair {
+            ReadRepair::Blocking if set.has_stand_ins() => RepairMode::Async,
             _ if self.instruments.has(PlantedBug::RepairNotWaitedFor) => RepairMode::Async,
             ReadRepair::Blocking => RepairMode::Blocking,
             ReadRepair::Async => RepairMode::Async,
@@ -91,14 +97,4 @@ impl Node {
 /// The live or deleted version of this public name.
 fn named_version<'a>(record: &'a Record, name: &str) -> Option<&'a Version> {
     record.versions().iter().find(|version| version.dot().to_string() == name)
-}
-
-/// `any` and sloppy quorums need hints, which this release does not have.
-pub(super) fn refuse_sloppy(is_sloppy: bool) -> Result<(), OperationError> {
-    if is_sloppy {
-        let text = "sloppy quorums need hinted handoff, which this release does not have; \
-                    leave sloppy away, or set it to false";
-        return Err(OperationError::NotImplemented(text.into()));
-    }
-    Ok(())
 }

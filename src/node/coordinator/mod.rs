@@ -65,7 +65,7 @@ impl Node {
         let mut up: SmallVec<[ReplicaIndex; 5]> =
             set.indices().filter(|replica| set.is_up(*replica)).collect();
         up.sort_by_cached_key(|replica| {
-            if set.local == Some(*replica) {
+            if set.is_here(*replica) {
                 return 0;
             }
             match self.transport.condition(&set.peer(*replica).address) {

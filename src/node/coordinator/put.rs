@@ -10,7 +10,6 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::get::refuse_sloppy;
 use super::read::ReadJob;
 use super::replication::Replication;
 use super::{Reports, refuse_unavailable};
@@ -25,7 +24,7 @@ use crate::protocol::operation::{
     Acks, Condition, EtagSet, OperationError, Reached, ReplicaOutcome, Seen, WriteAnswer,
 };
 use crate::protocol::quorum::RepairMode;
-use crate::types::{KeyPath, Level, OperationId, RequestId, WriteLevel};
+use crate::types::{KeyPath, Level, NodeId, OperationId, RequestId, WriteLevel};
 
 /// A write with everything resolved that can be before a replica takes it.
 #[derive(Clone, Debug)]
@@ -36,6 +35,8 @@ pub(super) struct WriteJob {
     pub(super) seen: Seen,
     pub(super) conditions: Vec<Condition>,
     pub(super) level: Level,
+    /// Fallbacks may stand in for replicas.
+    pub(super) sloppy: bool,
     pub(super) deadline: Instant,
     pub(super) request_id: RequestId,
 }
@@ -56,12 +57,9 @@ impl Node {
     ) -> Result<WriteAnswer, OperationError> {
         let layout = self.serving()?;
         let bucket = self.settings.bucket(&write.path.bucket);
-        refuse_sloppy(write.terms.sloppy.unwrap_or(bucket.sloppy))?;
+        let _serving = self.clients.serve();
         let level = write.terms.level.unwrap_or(bucket.w);
-        if level == Level::Any {
-            let text = "any needs hinted handoff, which this release does not have; use one";
-            return Err(OperationError::NotImplemented(text.into()));
-        }
+        let sloppy = write.terms.sloppy.unwrap_or(bucket.sloppy) || level == Level::Any;
         let set = layout.replica_set(&write.path);
         level.for_write(set.n())?;
         let job = WriteJob {
@@ -71,6 +69,7 @@ impl Node {
             seen: write.seen,
             conditions: write.conditions,
             level,
+            sloppy,
             deadline: write.terms.deadline,
             request_id: write.terms.request_id,
         };
@@ -79,7 +78,7 @@ impl Node {
         self.tasks.spawn(async move {
             match set.local {
                 Some(_) => node.write_here(&layout, &set, job, answer).await,
-                None => drop(answer.send(node.forward(&set, job).await)),
+                None => drop(answer.send(node.write_elsewhere(&layout, &set, job).await)),
             }
         });
         match answered.await {
@@ -104,6 +103,7 @@ impl Node {
             seen: write.seen,
             conditions: write.conditions,
             level: write.level,
+            sloppy: write.sloppy,
             deadline,
             request_id: request_id.unwrap_or_else(|| RequestId::from_random(self.random.u128())),
         };
@@ -142,13 +142,15 @@ impl Node {
         job: &WriteJob,
     ) -> Result<(Minted, WriteLevel), OperationError> {
         let level = job.level.for_write(set.n())?;
-        refuse_unavailable(set, level.get())?;
+        let reachable = if job.sloppy { &layout.with_stand_ins(set) } else { set };
+        refuse_unavailable(reachable, level.get())?;
         let read = self.read_before(layout, set, job, level).await?;
         let mint = Mint {
             content: job.content.clone(),
             seen: job.seen.clone(),
             read: read.as_ref().map(|(summary, _)| summary.clone()),
             conditions: job.conditions.clone(),
+            absent: self.absent_for_good(layout, set, job),
             deadline: job.deadline,
             request_id: job.request_id.clone(),
         };
@@ -164,6 +166,13 @@ impl Node {
         Ok((minted, level))
     }
 
+    /// The replicas that are down and for which no fallback will keep the write.
+    fn absent_for_good(&self, layout: &Layout, set: &ReplicaSet, job: &WriteJob) -> Vec<NodeId> {
+        let kept_elsewhere = if job.sloppy { layout.fallbacks(set.vnode).count() } else { 0 };
+        let down = set.indices().filter(|replica| !set.is_up(*replica)).skip(kept_elsewhere);
+        down.map(|replica| set.peer(replica).id.clone()).collect()
+    }
+
     /// The read that a write without a context, or with conditions, does first at its own level.
     /// Not needed where this replica alone is the level: the mint reads it under the lock.
     async fn read_before(
@@ -174,7 +183,9 @@ impl Node {
         level: WriteLevel,
     ) -> Result<Option<(Summary, Reached)>, OperationError> {
         let is_needed = job.seen == Seen::OwnRead || !job.conditions.is_empty();
-        let local_suffices = level.get() == 1 && !self.vnodes.is_incomplete(set.vnode);
+        let place = Place::new(set.vnode, job.path.clone());
+        let is_whole = !self.vnodes.is_incomplete(set.vnode) && !self.quarantine.has(&place);
+        let local_suffices = level.get() == 1 && is_whole;
         if !is_needed || local_suffices {
             return Ok(None);
         }
@@ -185,7 +196,8 @@ impl Node {
             deadline: job.deadline,
             request_id: job.request_id.clone(),
         };
-        let read = self.read::<Summary>(set, &read).await;
+        let asked = if job.sloppy { &layout.with_stand_ins(set) } else { set };
+        let read = self.read::<Summary>(asked, &read).await;
         let (finished, reached) = read.map_err(|error| error.of_a_write())?;
         if let Err(error) = check_conditions(&finished.merged, &job.conditions) {
             return Err(self.mint_failed(layout, set, job, reached, error));
@@ -234,6 +246,7 @@ impl Node {
                 maybe_applied: false,
                 context: None,
             },
+            Refusal::Quarantined => OperationError::Damaged(report(ReplicaOutcome::Incomplete)),
             other => OperationError::LevelNotReached {
                 reached: report(PeerFailure::Refused(other.clone()).outcome()),
                 maybe_applied: false,

@@ -2,24 +2,32 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::{FAIL_OVER_AFTER, Reports, refuse_unavailable};
 use crate::node::calls::PeerFailure;
+use crate::node::handler::comparable_digest;
 use crate::node::layout::ReplicaSet;
 use crate::node::replica::Place;
 use crate::node::{Node, Phase};
-use crate::peer::messages::{Answer as PeerAnswer, Part, Refusal, Request};
+use crate::peer::messages::{Answer as PeerAnswer, Carried, Part, Refusal, Request};
 use crate::protocol::causality::{Record, Summary};
 use crate::protocol::operation::{OperationError, Reached, ReplicaOutcome};
 use crate::protocol::quorum::{
     Answer, Finished, Get, GetCommand, GetPlan, Mergeable, RepairMode, ReplicaIndex, Want,
 };
 use crate::storage::BoxFuture;
-use crate::types::{KeyPath, RequestId};
+use crate::types::{KeyPath, PurgeNumber, RequestId};
+
+/// A record that was read, for a read that shows it and mends what is stale.
+#[derive(Clone, Debug)]
+pub(super) struct ReadRecord {
+    pub(super) record: Record,
+    /// Under which number it was read; of a merge the least.
+    purge: PurgeNumber,
+}
 
 /// What a read can fetch from a replica: whole records, or heads without the values.
 pub(super) trait Fetched: Mergeable + Clone + Send + Sized + 'static {
@@ -30,20 +38,30 @@ pub(super) trait Fetched: Mergeable + Clone + Send + Sized + 'static {
     /// Reads this node's own copy.
     fn local(node: &Arc<Node>, place: &Place)
     -> impl Future<Output = Result<Self, Refusal>> + Send;
+    /// Reads what this node keeps for replicas that it stands in for.
+    fn hinted(
+        node: &Arc<Node>,
+        path: &KeyPath,
+    ) -> impl Future<Output = Result<Self, Refusal>> + Send;
     /// Takes a peer's answer; `None`: it is not what was asked for.
     fn parse(answer: PeerAnswer) -> Option<Self>;
     /// In its stored form, for a repair; `None`: it can't mend anything.
-    fn stored(&self) -> Option<Bytes>;
+    fn stored(&self) -> Option<Carried>;
 }
 
-impl Mergeable for Record {
+impl Mergeable for ReadRecord {
     fn merge_in(&mut self, other: &Self) {
         // Two values under one dot are counted where a replica stores them.
-        let _ = self.merge(other);
+        let _ = self.record.merge(&other.record);
+        self.purge = self.purge.min(other.purge);
     }
 
     fn digest(&self) -> u64 {
-        self.digest()
+        comparable_digest(&self.record)
+    }
+
+    fn is_pushed(&self) -> bool {
+        !self.record.is_husk()
     }
 }
 
@@ -53,28 +71,41 @@ impl Mergeable for Summary {
     }
 
     fn digest(&self) -> u64 {
-        self.digest()
+        comparable_digest(self)
+    }
+
+    fn is_pushed(&self) -> bool {
+        false
     }
 }
 
-impl Fetched for Record {
+impl Fetched for ReadRecord {
     const DIGESTS: bool = true;
     const PART: Part = Part::Record;
 
     async fn local(node: &Arc<Node>, place: &Place) -> Result<Self, Refusal> {
-        node.record(place).await
+        let (record, purge) = node.record(place).await?;
+        Ok(Self { record, purge })
+    }
+
+    async fn hinted(node: &Arc<Node>, path: &KeyPath) -> Result<Self, Refusal> {
+        let (record, purge) = node.hinted_record(path).await?;
+        Ok(Self { record, purge })
     }
 
     fn parse(answer: PeerAnswer) -> Option<Self> {
-        match answer {
-            PeerAnswer::Record(None) => Some(Self::absent()),
-            PeerAnswer::Record(Some(bytes)) => Self::from_stored_bytes(bytes).ok(),
-            _ => None,
-        }
+        let (record, purge) = match answer {
+            PeerAnswer::Record(None, purge) => (Record::absent(), purge),
+            PeerAnswer::Record(Some(bytes), purge) => {
+                (Record::from_stored_bytes(bytes).ok()?, purge)
+            }
+            _ => return None,
+        };
+        Some(Self { record, purge })
     }
 
-    fn stored(&self) -> Option<Bytes> {
-        Some(self.to_stored_bytes())
+    fn stored(&self) -> Option<Carried> {
+        Some(Carried { record: self.record.to_stored_bytes(), purge: self.purge })
     }
 }
 
@@ -86,6 +117,10 @@ impl Fetched for Summary {
         node.summary(place).await
     }
 
+    async fn hinted(node: &Arc<Node>, path: &KeyPath) -> Result<Self, Refusal> {
+        node.hinted_record(path).await.map(|(record, _)| Self::from(&record))
+    }
+
     fn parse(answer: PeerAnswer) -> Option<Self> {
         match answer {
             PeerAnswer::Heads(None) => Some(Self::absent()),
@@ -94,7 +129,7 @@ impl Fetched for Summary {
         }
     }
 
-    fn stored(&self) -> Option<Bytes> {
+    fn stored(&self) -> Option<Carried> {
         None
     }
 }
@@ -126,6 +161,12 @@ struct Reading<'a, D> {
     race_at: Instant,
     /// Whether the next race is a hedge, which the budget has to allow.
     is_hedge: bool,
+    /// What was read is older than a purge that a replica knows of.
+    is_overtaken: bool,
+    /// How many replicas have only a damaged copy.
+    damaged: u8,
+    /// How many of the set's spare nodes were asked in a replica's place.
+    spares_asked: usize,
 }
 
 enum Ended {
@@ -142,6 +183,21 @@ impl Node {
         job: &ReadJob,
     ) -> Result<(Finished<D>, Reached), OperationError> {
         refuse_unavailable(set, job.required)?;
+        loop {
+            let (ended, is_overtaken) = self.read_once(set, job).await;
+            // A purge overtook the read between its answers and the repair: it reads again.
+            if ended.is_ok() || !is_overtaken || Instant::now() >= job.deadline {
+                return ended;
+            }
+        }
+    }
+
+    /// Reads; says too whether a repair was refused because of a purge.
+    async fn read_once<D: Fetched>(
+        self: &Arc<Self>,
+        set: &ReplicaSet,
+        job: &ReadJob,
+    ) -> (Result<(Finished<D>, Reached), OperationError>, bool) {
         let plan = GetPlan {
             required: job.required,
             n: set.n(),
@@ -160,9 +216,13 @@ impl Node {
             events: FuturesUnordered::new(),
             race_at: job.deadline,
             is_hedge: true,
+            is_overtaken: false,
+            damaged: 0,
+            spares_asked: 0,
         };
         let ended = reading.drive(commands).await;
-        reading.conclude(ended)
+        let is_overtaken = reading.is_overtaken;
+        (reading.conclude(ended), is_overtaken)
     }
 
     /// Sends stale replicas the merge after the answer.
@@ -170,7 +230,7 @@ impl Node {
         self: &Arc<Self>,
         set: &ReplicaSet,
         stale: &[ReplicaIndex],
-        stored: &Bytes,
+        stored: &Carried,
         job: &ReadJob,
     ) {
         for replica in stale {
@@ -191,7 +251,7 @@ impl Node {
         self: &Arc<Self>,
         set: &ReplicaSet,
         replica: ReplicaIndex,
-        stored: Bytes,
+        stored: Carried,
         job: &ReadJob,
     ) -> BoxFuture<'static, Result<(), PeerFailure>> {
         let node = Arc::clone(self);
@@ -207,12 +267,12 @@ impl Node {
                     .tasks
                     .spawn(async move { merging.merge(&place, stored, &peer.id, deadline).await });
                 let merged = merged.await.unwrap_or(Err(Refusal::StoreFailed));
-                merged.map_err(PeerFailure::Refused)
+                merged.map(drop).map_err(PeerFailure::Refused)
             } else {
-                let request = Request::Merge { path: place.path, record: stored };
+                let request = Request::Merge { path: place.path, record: stored, answers: false };
                 let answer = node.call(&peer, request, deadline, Some(request_id)).await;
                 answer.and_then(|answer| match answer {
-                    PeerAnswer::Merged => Ok(()),
+                    PeerAnswer::Merged(_) => Ok(()),
                     _ => Err(PeerFailure::WrongAnswer),
                 })
             };
@@ -267,12 +327,16 @@ impl<D: Fetched> Reading<'_, D> {
         let node = Arc::clone(self.node);
         let peer = Arc::clone(self.set.peer(replica));
         let path = self.job.path.clone();
-        if self.set.local == Some(replica) {
+        let is_stand_in = self.set.is_stand_in(replica);
+        if self.set.is_here(replica) {
             // A disk may be silent too.
             self.race_at = self.race_at.min(Instant::now() + FAIL_OVER_AFTER);
             let place = Place::new(self.set.vnode, path);
             self.events.push(Box::pin(async move {
-                let read = D::local(&node, &place).await;
+                let read = match is_stand_in {
+                    true => D::hinted(&node, &place.path).await,
+                    false => D::local(&node, &place).await,
+                };
                 let answer = read.map(Answer::Full).map_err(PeerFailure::Refused);
                 Event::Answered(replica, answer)
             }));
@@ -284,7 +348,7 @@ impl<D: Fetched> Reading<'_, D> {
         let (deadline, request_id) = (self.job.deadline, Some(self.job.request_id.clone()));
         self.events.push(Box::pin(async move {
             let part = if want == Want::Full { D::PART } else { Part::Digest };
-            let request = Request::Read { path, part };
+            let request = Request::Read { path, part, hinted: is_stand_in };
             let answer = node.call(&peer, request, deadline, request_id).await;
             let answer = answer.and_then(|answer| match answer {
                 PeerAnswer::Digest(digest) if part == Part::Digest => Ok(Answer::Digest(digest)),
@@ -292,6 +356,23 @@ impl<D: Fetched> Reading<'_, D> {
             });
             Event::Answered(replica, answer)
         }));
+    }
+
+    /// Asks a node that stands in for a replica which does not answer, if there is one.
+    fn ask_spare(&mut self, replica: ReplicaIndex) -> bool {
+        let Some(spare) = self.set.spares().get(self.spares_asked).cloned() else { return false };
+        self.spares_asked += 1;
+        let (node, path) = (Arc::clone(self.node), self.job.path.clone());
+        let (deadline, request_id) = (self.job.deadline, Some(self.job.request_id.clone()));
+        self.events.push(Box::pin(async move {
+            let request = Request::Read { path, part: D::PART, hinted: true };
+            let answer = node.call(&spare, request, deadline, request_id).await;
+            let answer = answer
+                .and_then(|answer| D::parse(answer).ok_or(PeerFailure::WrongAnswer))
+                .map(Answer::Full);
+            Event::Answered(replica, answer)
+        }));
+        true
     }
 
     fn mend(&mut self, replica: ReplicaIndex) {
@@ -308,12 +389,19 @@ impl<D: Fetched> Reading<'_, D> {
                 self.reports.set(replica, ReplicaOutcome::Ok);
                 self.core.answered(replica, answer)
             }
+            Event::Answered(replica, Err(PeerFailure::Transport(_))) if self.ask_spare(replica) => {
+                Vec::new()
+            }
             Event::Answered(replica, Err(failure)) => {
+                let is_damaged = matches!(failure, PeerFailure::Refused(Refusal::Quarantined));
+                self.damaged += u8::from(is_damaged);
                 self.reports.set(replica, failure.outcome());
                 self.core.failed(replica)
             }
             Event::Repaired(replica, Ok(())) => self.core.repaired(replica),
             Event::Repaired(replica, Err(failure)) => {
+                self.is_overtaken |=
+                    matches!(failure, PeerFailure::Refused(Refusal::StalePurge(_)));
                 self.reports.set(replica, failure.outcome());
                 self.core.repair_failed(replica)
             }
@@ -344,6 +432,9 @@ impl<D: Fetched> Reading<'_, D> {
                 let finished = self.core.finish();
                 let reached = reached(finished.got);
                 Ok((finished, reached))
+            }
+            Ended::Failed if self.damaged > 0 => {
+                Err(OperationError::Damaged(reached(self.core.got())))
             }
             Ended::Failed => Err(OperationError::LevelNotReached {
                 reached: reached(self.core.got()),

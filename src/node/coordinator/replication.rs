@@ -1,5 +1,6 @@
 //! One minted write on its way to the replicas.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -12,8 +13,8 @@ use super::Reports;
 use super::put::{Outcome, WriteJob};
 use crate::node::calls::PeerFailure;
 use crate::node::instruments::PlantedBug;
-use crate::node::layout::{Layout, ReplicaSet};
-use crate::node::replica::Minted;
+use crate::node::layout::{Layout, Peer, ReplicaSet};
+use crate::node::replica::{Minted, Place};
 use crate::node::{Node, Phase};
 use crate::peer::messages::{Answer, Refusal, Request, WriteFailure};
 use crate::protocol::causality::{Context, ContextToken, token_cover_after_write};
@@ -22,9 +23,18 @@ use crate::protocol::operation::{
 };
 use crate::protocol::quorum::{Put, PutProgress, ReplicaIndex};
 use crate::storage::BoxFuture;
-use crate::types::WriteLevel;
+use crate::types::{NodeId, WriteLevel};
 
-type Sent = (ReplicaIndex, Result<(), PeerFailure>);
+/// Who has the write now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    /// The replica.
+    Taken,
+    /// A fallback keeps it for the replica.
+    Kept,
+}
+
+type Sent = (ReplicaIndex, Result<Sending, PeerFailure>);
 
 /// See the module's head.
 pub(super) struct Replication<'a> {
@@ -39,6 +49,10 @@ pub(super) struct Replication<'a> {
     put: Put,
     reports: Reports,
     is_own_copy_done: bool,
+    /// Who may stand in for replicas that do not take the write; empty unless it is sloppy.
+    fallbacks: VecDeque<Arc<Peer>>,
+    /// Replicas for which the write is kept elsewhere, by a fallback.
+    kept: SmallVec<[ReplicaIndex; 5]>,
 }
 
 impl<'a> Replication<'a> {
@@ -53,18 +67,68 @@ impl<'a> Replication<'a> {
         // Looked at once: who goes down meanwhile is sent to all the same.
         let up: SmallVec<[ReplicaIndex; 5]> =
             set.indices().filter(|replica| set.is_up(*replica)).collect();
+        let fallbacks: VecDeque<Arc<Peer>> = match job.sloppy {
+            true => layout.fallbacks(set.vnode).cloned().collect(),
+            false => VecDeque::new(),
+        };
         let early = node.instruments.has(PlantedBug::EarlyAcknowledgement) && level.get() > 1;
         let required = level.get() - u8::from(early);
-        let put = Put::start(required, set.n(), |replica| !up.contains(&replica));
+        let down = set.indices().filter(|replica| !up.contains(replica));
+        let hopeless: SmallVec<[ReplicaIndex; 5]> = down.skip(fallbacks.len()).collect();
+        let put = Put::start(required, set.n(), |replica| hopeless.contains(&replica));
         let reports = Reports::new(set);
-        let is_own_copy_done = false;
-        Self { node, layout, set, job, level, minted, up, put, reports, is_own_copy_done }
+        let (is_own_copy_done, kept) = (false, SmallVec::new());
+        Self {
+            node,
+            layout,
+            set,
+            job,
+            level,
+            minted,
+            up,
+            put,
+            reports,
+            is_own_copy_done,
+            fallbacks,
+            kept,
+        }
     }
 
     /// Sends the record to all replicas that are up; answers as soon as the level is reached or
     /// out of reach, or the deadline has passed; returns when every send has ended, or, once it
     /// has answered and its own copy is done, when the node stops.
     pub(super) async fn run(mut self, answer: oneshot::Sender<Outcome>) {
+        let place = Place::new(self.set.vnode, self.job.path.clone());
+        let _sending = self.node.sending.begin(&place);
+        self.send_everywhere(answer).await;
+        let (node, untaken, late) = (Arc::clone(self.node), self.untaken(), self.untaken_lately());
+        let (dot, is_stored_here) = (self.minted.dot, self.minted.is_stored_here());
+        drop(self);
+        // Kept for the replicas that did not take it and for which nobody else keeps it.
+        if (late.is_empty() || node.keep_for(&place, &late).await) && is_stored_here {
+            node.note_untaken(&untaken, &place.path, dot);
+        }
+    }
+
+    /// The replicas that do not have the write, and for which nobody else keeps it.
+    fn untaken(&self) -> Vec<NodeId> {
+        let took = |replica: &ReplicaIndex| {
+            self.put.has(*replica)
+                || self.kept.contains(replica)
+                || self.set.local == Some(*replica)
+        };
+        let untaken = self.set.indices().filter(|replica| !took(replica));
+        untaken.map(|replica| self.set.peer(replica).id.clone()).collect()
+    }
+
+    /// The same, without those for which the mint's own batch keeps it.
+    fn untaken_lately(&self) -> Vec<NodeId> {
+        let mut untaken = self.untaken();
+        untaken.retain(|target| !self.minted.absent.contains(target));
+        untaken
+    }
+
+    async fn send_everywhere(&mut self, answer: oneshot::Sender<Outcome>) {
         let mut answer = Some(answer);
         let mut sends = self.send_all();
         let deadline = tokio::time::sleep_until(self.job.deadline);
@@ -75,9 +139,15 @@ impl<'a> Replication<'a> {
                 biased;
                 sent = sends.next() => match sent {
                     // Beyond the level there is nothing to answer any more.
-                    Some(sent) => self.take(sent).filter(|_| answer.is_some()).map(|progress| {
-                        self.outcome(progress)
-                    }),
+                    Some(sent) => match self.next_fallback(&sent) {
+                        Some(send) => {
+                            sends.push(send);
+                            None
+                        }
+                        None => self.take(sent).filter(|_| answer.is_some()).map(|progress| {
+                            self.outcome(progress)
+                        }),
+                    },
                     None if answer.is_some() => Some(self.outcome(PutProgress::OutOfReach)),
                     None => return,
                 },
@@ -104,13 +174,52 @@ impl<'a> Replication<'a> {
                 self.send(replica)
             });
         }
+        let set = self.set;
+        for replica in set.indices() {
+            if self.up.contains(&replica) {
+                continue;
+            }
+            if let Some(fallback) = self.fallbacks.pop_front() {
+                sends.push(self.send_to_fallback(replica, fallback));
+            }
+        }
         sends
+    }
+
+    /// After a failed send: the same to a node that stands in for the replica.
+    fn next_fallback(&mut self, (replica, sent): &Sent) -> Option<BoxFuture<'static, Sent>> {
+        if sent.is_ok() || self.set.local == Some(*replica) {
+            return None;
+        }
+        let fallback = self.fallbacks.pop_front()?;
+        Some(self.send_to_fallback(*replica, fallback))
+    }
+
+    fn send_to_fallback(
+        &mut self,
+        replica: ReplicaIndex,
+        fallback: Arc<Peer>,
+    ) -> BoxFuture<'static, Sent> {
+        let node = Arc::clone(self.node);
+        let (path, record) = (self.job.path.clone(), self.minted.stored.clone());
+        let target = self.set.peer(replica).id.clone();
+        let (deadline, request_id) = (self.job.deadline, self.job.request_id.clone());
+        Box::pin(async move {
+            let request = Request::Hint { target, path, record };
+            let answer = node.call(&fallback, request, deadline, Some(request_id)).await;
+            let kept = answer.and_then(|answer| match answer {
+                Answer::Kept => Ok(Sending::Kept),
+                _ => Err(PeerFailure::WrongAnswer),
+            });
+            (replica, kept)
+        })
     }
 
     fn own_copy(&mut self, replica: ReplicaIndex) -> BoxFuture<'static, Sent> {
         let committed = self.minted.take_committed();
         Box::pin(async move {
             let stored = committed.await;
+            let stored = stored.map(|()| Sending::Taken);
             (replica, stored.map_err(|_| PeerFailure::Refused(Refusal::StoreFailed)))
         })
     }
@@ -118,16 +227,27 @@ impl<'a> Replication<'a> {
     fn send(&self, replica: ReplicaIndex) -> BoxFuture<'static, Sent> {
         let node = Arc::clone(self.node);
         let peer = Arc::clone(self.set.peer(replica));
-        let (path, record) = (self.job.path.clone(), self.minted.stored.clone());
+        let place = Place::new(self.set.vnode, self.job.path.clone());
+        let mut record = self.minted.stored.clone();
         let (deadline, request_id) = (self.job.deadline, self.job.request_id.clone());
         Box::pin(async move {
-            let request = Request::Merge { path, record };
-            let answer = node.call(&peer, request, deadline, Some(request_id)).await;
-            let sent = answer.and_then(|answer| match answer {
-                Answer::Merged => Ok(()),
-                _ => Err(PeerFailure::WrongAnswer),
-            });
-            (replica, sent)
+            loop {
+                let path = place.path.clone();
+                let request = Request::Merge { path, record, answers: false };
+                let answer = node.call(&peer, request, deadline, Some(request_id.clone())).await;
+                let number = match answer {
+                    Ok(Answer::Merged(_)) => return (replica, Ok(Sending::Taken)),
+                    Ok(_) => return (replica, Err(PeerFailure::WrongAnswer)),
+                    Err(PeerFailure::Refused(Refusal::StalePurge(number))) => number,
+                    Err(failure) => return (replica, Err(failure)),
+                };
+                // Purged meanwhile: what is read again holds the write, or what replaced it.
+                match node.carried_after(&place, number).await {
+                    Ok(Some(again)) => record = again,
+                    Ok(None) => return (replica, Ok(Sending::Taken)),
+                    Err(refusal) => return (replica, Err(PeerFailure::Refused(refusal))),
+                }
+            }
         })
     }
 
@@ -135,7 +255,10 @@ impl<'a> Replication<'a> {
     fn take(&mut self, (replica, sent): Sent) -> Option<PutProgress> {
         self.is_own_copy_done |= self.set.local == Some(replica);
         let progress = match sent {
-            Ok(()) => {
+            Ok(sending) => {
+                if sending == Sending::Kept {
+                    self.kept.push(replica);
+                }
                 self.reports.set(replica, ReplicaOutcome::Ok);
                 self.put.acknowledged(replica)
             }

@@ -1,6 +1,6 @@
 //! A cluster in one process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use crate::node::operation::{Get, GetAnswer, Service, Terms, Write};
 use crate::node::{Clock, Instruments, Node, Process, Randomness, Seams, StartError};
 use crate::peer::loopback::LoopbackNetwork;
 use crate::peer::{Handler, PeerAddress};
-use crate::protocol::causality::{Content, Shown, Value};
+use crate::protocol::causality::{Content, Record, Shown, Value};
 use crate::protocol::operation::{Condition, OperationError, Seen, WriteAnswer};
-use crate::storage::{BoxFuture, Durability, MemoryStore, Store};
+use crate::storage::schema::record_key;
+use crate::storage::{BoxFuture, Cached, Durability, MemoryStore, Space, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Bucket, Key, KeyPath, Level, NodeId, PartitionCount, RequestId, Weight, Zone};
 
@@ -69,6 +70,9 @@ pub(super) struct World {
     template: Settings,
     size: usize,
     starts: u64,
+    begun: Instant,
+    /// Nodes whose next start takes everything in from the others.
+    to_rebuild: BTreeSet<usize>,
 }
 
 pub(super) fn id(i: usize) -> NodeId {
@@ -105,6 +109,8 @@ impl World {
             template,
             size,
             starts: 0,
+            begun: Instant::now(),
+            to_rebuild: BTreeSet::new(),
         }
     }
 
@@ -165,12 +171,13 @@ impl World {
         let seams = Seams {
             store: Arc::clone(&store) as Arc<dyn Store>,
             transport: self.network.attach(address(i), Arc::clone(&handler) as Arc<dyn Handler>),
-            clock: Arc::new(TestClock(Instant::now())),
+            clock: Arc::new(TestClock(self.begun)),
             random: Randomness::from_seed(1_000 * self.starts + i as u64),
             metrics: Arc::clone(&metrics),
             process: Process::default(),
             instruments: Instruments::default(),
             has_lost_data: false,
+            rebuild: self.to_rebuild.remove(&i),
         };
         let node = Node::open(Arc::new(settings), seams).await?;
         let is_first = handler.0.set(Arc::downgrade(&node)).is_ok();
@@ -206,6 +213,50 @@ impl World {
     pub(super) fn put_disk(&mut self, i: usize, disk: MemoryStore) {
         assert!(!self.members.contains_key(&i), "it runs");
         self.disks.insert(i, disk);
+    }
+
+    /// Has a node that does not run start with an empty disk, and fill it from the others.
+    pub(super) fn wipe(&mut self, i: usize) {
+        self.put_disk(i, MemoryStore::new(self.durability()));
+        self.to_rebuild.insert(i);
+    }
+
+    /// Waits until something is so, for so many seconds at most.
+    pub(super) async fn within(&self, seconds: u64, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        while !is_so(self) {
+            assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// What a node's disk has of a key; `None`: nothing.
+    pub(super) fn stored(&self, i: usize, key: &KeyPath) -> Option<Record> {
+        let member = &self.members[&i];
+        let vnode = member.node.layout()?.state.vnode_of(key);
+        match member.store.get_cached(Space::Records, &record_key(vnode, key)) {
+            Ok(Cached::Hit(Some(bytes))) => Record::from_stored_bytes(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    /// How many entries a node's disk has in a space.
+    pub(super) fn count(&self, i: usize, space: Space) -> usize {
+        self.members[&i].store.entries(space).len()
+    }
+
+    /// Whether all nodes hold the same of a key, and something.
+    pub(super) fn is_everywhere(&self, key: &KeyPath) -> bool {
+        let mut stored = self.members.keys().map(|i| self.stored(*i, key));
+        let first = stored.next().flatten();
+        first.is_some() && stored.all(|other| other == first)
+    }
+
+    /// No node's trees are other than what its records make.
+    pub(super) async fn assert_trees_are_right(&self) {
+        for (i, member) in &self.members {
+            assert_eq!(member.node.wrong_trees().await, Vec::<String>::new(), "node-{i}");
+        }
     }
 
     /// Lets the failure detectors come to a view.
@@ -260,6 +311,17 @@ impl World {
     ) -> Result<GetAnswer, OperationError> {
         let get = Get { path: key.clone(), version: None, terms: terms(Some(level)) };
         self.members[&through].node.get(get).await
+    }
+
+    /// Reads at a level, where other nodes may stand in for replicas.
+    pub(super) async fn get_sloppy(
+        &self,
+        through: usize,
+        key: &KeyPath,
+        level: Level,
+    ) -> Result<GetAnswer, OperationError> {
+        let terms = Terms { sloppy: Some(true), ..terms(Some(level)) };
+        self.members[&through].node.get(Get { path: key.clone(), version: None, terms }).await
     }
 
     /// Reads at quorum.
@@ -319,6 +381,11 @@ impl Request<'_> {
         let node = &self.world.members[&self.through].node;
         let context = node.open_context(token, &self.write.path).expect("our own token");
         self.write.seen = Seen::Token(context);
+        self
+    }
+
+    pub(super) fn sloppy(mut self) -> Self {
+        self.write.terms.sloppy = Some(true);
         self
     }
 

@@ -78,7 +78,8 @@ pub enum FormationError {
     /// The cluster is there, formed with another data directory of this node.
     #[error(
         "{0} is in a cluster that was formed with another data directory of this node, which is \
-         lost or was exchanged; this node serves nothing until it is replaced by itself"
+         lost or was exchanged; put the right one back, or start this node with --rebuild, which \
+         takes everything in from the peers"
     )]
     FormedWithout(NodeId),
 }

@@ -22,6 +22,11 @@ pub trait Mergeable {
     fn merge_in(&mut self, other: &Self);
     /// Equal contents have equal digests.
     fn digest(&self) -> u64;
+    /// Whether replicas that lack it are to be sent it: not where it is but the memory of a
+    /// deletion that is being purged.
+    fn is_pushed(&self) -> bool {
+        true
+    }
 }
 
 /// What to ask a replica for.
@@ -188,7 +193,7 @@ impl<D: Mergeable> Get<D> {
     pub fn finish(self) -> Finished<D> {
         let got = self.settled.expect("a read finishes once its answers are fixed");
         let mut stale = SmallVec::new();
-        if self.plan.repair != RepairMode::Off {
+        if self.plan.repair != RepairMode::Off && self.merged.as_ref().is_some_and(D::is_pushed) {
             stale = self.stale();
             // Their repair was begun, and may end with this read: sent again, it changes nothing.
             stale.extend(self.replicas(|heard| *heard == Heard::Repairing));
@@ -263,7 +268,8 @@ impl<D: Mergeable> Get<D> {
         let enough = majority(self.plan.n);
         let blocking = self.plan.repair == RepairMode::Blocking && self.plan.required >= enough;
         let standing = self.standing();
-        if !blocking || standing >= enough {
+        let is_pushed = self.merged.as_ref().is_some_and(D::is_pushed);
+        if !blocking || !is_pushed || standing >= enough {
             return self.end(GetCommand::Finish);
         }
         let mut targets = self.stale();

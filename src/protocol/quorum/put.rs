@@ -53,6 +53,11 @@ impl Put {
         self.count(Fate::Acknowledged)
     }
 
+    /// Whether a replica has it.
+    pub fn has(&self, replica: ReplicaIndex) -> bool {
+        self.fates[replica.index()] == Fate::Acknowledged
+    }
+
     /// Where it stands.
     pub fn progress(&self) -> PutProgress {
         if self.got() >= self.required {

@@ -1,0 +1,86 @@
+//! How fast background work goes: within a budget of bytes, and out of the way of clients.
+//!
+//! Work is done in small pieces with a rest after each. While clients are being served, a rest is a
+//! multiple of the piece before it, so that background work takes a fixed small share of a core.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Node;
+
+/// While clients are served, a rest is so many times the work before it.
+const RESTS: u32 = 4;
+
+/// The longest rest for the sake of clients.
+const LONGEST_REST: Duration = Duration::from_millis(50);
+
+/// What clients are being served now.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    in_flight: AtomicUsize,
+    begun: AtomicU64,
+}
+
+/// A client's request, while it is worked on.
+pub(super) struct Serving<'a>(&'a Clients);
+
+impl Clients {
+    /// A request has begun; it ends when this is dropped.
+    pub(super) fn serve(&self) -> Serving<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Serving(self)
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The pace of one piece of background work after another.
+pub(super) struct Pace {
+    node: Arc<Node>,
+    bytes_per_second: u64,
+    piece_begun: Instant,
+    requests_before: u64,
+}
+
+impl Pace {
+    /// One that moves at most so many bytes a second; 0: as many as it can.
+    pub(super) fn new(node: &Arc<Node>, bytes_per_second: u64) -> Self {
+        let requests_before = node.clients.begun.load(Ordering::Relaxed);
+        Self {
+            node: Arc::clone(node),
+            bytes_per_second,
+            piece_begun: Instant::now(),
+            requests_before,
+        }
+    }
+
+    /// Ends a piece that has moved so many bytes, and rests before the next.
+    pub(super) async fn rest(&mut self, bytes: u64) {
+        let took = self.piece_begun.elapsed();
+        let due = match self.bytes_per_second {
+            0 => Duration::ZERO,
+            rate => Duration::from_micros(bytes.saturating_mul(1_000_000) / rate),
+        };
+        let clients = &self.node.clients;
+        let begun = clients.begun.load(Ordering::Relaxed);
+        let are_served = begun != std::mem::replace(&mut self.requests_before, begun)
+            || clients.in_flight.load(Ordering::Relaxed) > 0;
+        let for_clients =
+            if are_served { (took * RESTS).min(LONGEST_REST) } else { Duration::ZERO };
+        let rest = due.saturating_sub(took).max(for_clients);
+        if rest.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(rest).await;
+        }
+        self.piece_begun = Instant::now();
+    }
+}

@@ -1,0 +1,182 @@
+//! Keys whose record was damaged (correctness, section 8): the record is dropped, and the key counts
+//! towards no R here until another replica's record of it was taken in. Where no replica has one, it
+//! stays so: what was lost is said, until an operator accepts it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::Node;
+use super::directory::{Directory, DirectoryError};
+use super::imprint::{Change, Imprint};
+use super::layout::Peer;
+use super::locks::KeyGuard;
+use super::mend::PAGE_TIMEOUT;
+use super::replica::Place;
+use crate::peer::messages::{Answer, Carried, Refusal, Reply, Request};
+use crate::storage::schema::parse_record_key;
+use crate::storage::{Batch, Space, Syncing, frame};
+use crate::types::KeyPath;
+
+/// The format of an entry, which holds nothing.
+const FORMAT: u8 = 1;
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct Quarantine {
+    keys: Mutex<BTreeSet<Bytes>>,
+}
+
+impl Quarantine {
+    /// Reads what is persisted.
+    pub(super) async fn load(directory: Directory<'_>) -> Result<Self, DirectoryError> {
+        let entries = directory.all(Space::Quarantine).await?;
+        let keys = entries.into_iter().map(|(key, _)| key).collect();
+        Ok(Self { keys: Mutex::new(keys) })
+    }
+
+    /// Whether a key is in it.
+    pub(super) fn has(&self, place: &Place) -> bool {
+        let keys = self.lock();
+        !keys.is_empty() && keys.contains(place.key())
+    }
+
+    /// How many keys are in it.
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let places = |key: &Bytes| {
+            let (vnode, path) = parse_record_key(key).ok()?;
+            Some(Place::new(vnode, path))
+        };
+        self.lock().iter().filter_map(places).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Bytes>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Node {
+    /// Drops a damaged record, and keeps that it was there; fsynced.
+    pub(super) async fn put_into_quarantine(
+        self: &Arc<Self>,
+        place: &Place,
+        _held: &KeyGuard,
+    ) -> Result<(), Refusal> {
+        // In memory first: what is read from now on does not count.
+        self.quarantine.lock().insert(place.key().clone());
+        self.vnodes.note_finding();
+        let failed = |error: String| {
+            tracing::error!(key = ?place.path, error, "could not keep that a record is damaged");
+            Refusal::StoreFailed
+        };
+        let before =
+            self.imprint_in_indexes(place).await.map_err(|error| failed(error.to_string()))?;
+        let change = Change { before, after: Imprint::Absent };
+        let mut batch = Batch::default();
+        batch.delete(Space::Records, place.key().clone());
+        change.add_to(&mut batch, place, self.shape(), self.clock.wall_ms());
+        batch.put(Space::Quarantine, place.key().clone(), frame::encode(FORMAT, &()));
+        match self.store.commit(batch, Syncing::Always).await {
+            Ok(()) => self.change_tree(place, change),
+            Err(error) => {
+                self.settle(place, change).await;
+                return Err(failed(error.to_string()));
+            }
+        }
+        self.metrics.quarantined_keys(self.quarantine.count());
+        self.mend.notify_one();
+        Ok(())
+    }
+
+    /// Tries to mend every key in quarantine; how many are left.
+    pub(super) async fn mend_quarantined(self: &Arc<Self>) -> usize {
+        for place in self.quarantine.places() {
+            match self.mend_key(&place).await {
+                Ok(true) => {
+                    tracing::info!(key = ?place.path, "a damaged record was replaced by another replica's")
+                }
+                Ok(false) => {
+                    tracing::error!(key = ?place.path, "no replica has an undamaged record of this key; see `starling cluster repair --accept-loss`")
+                }
+                Err(why) => {
+                    tracing::warn!(key = ?place.path, %why, "a damaged record can't be replaced yet")
+                }
+            }
+        }
+        self.metrics.quarantined_keys(self.quarantine.count());
+        self.quarantine.count()
+    }
+
+    /// Takes in what every other replica holds of a key; whether one held something.
+    async fn mend_key(self: &Arc<Self>, place: &Place) -> anyhow::Result<bool> {
+        let layout = self.layout().expect("only a serving node mends");
+        let set = layout.replicas_of(place.vnode);
+        let mut found = false;
+        for replica in set.indices().filter(|replica| set.local != Some(*replica)) {
+            let peer = set.peer(replica);
+            if let Some(carried) = self.take(peer, &place.path).await? {
+                self.merge(place, carried, &peer.id, Instant::now() + PAGE_TIMEOUT).await?;
+                found = true;
+            }
+        }
+        if found {
+            self.release(place).await?;
+        }
+        Ok(found)
+    }
+
+    async fn take(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        path: &KeyPath,
+    ) -> anyhow::Result<Option<Carried>> {
+        let request = Request::Take { path: path.clone() };
+        match self.call(peer, request, Instant::now() + PAGE_TIMEOUT, None).await? {
+            Answer::Taken(carried) => Ok(carried),
+            _ => anyhow::bail!("{} answered what was not asked for", peer.id),
+        }
+    }
+
+    /// Hands out what is held of a key, complete or not.
+    pub(super) async fn answer_take(self: &Arc<Self>, path: KeyPath) -> Reply {
+        let place = self.place(path)?;
+        match self.carried(&place).await {
+            Ok(carried) => Ok(Answer::Taken(carried)),
+            // Damaged here too: nothing can be had.
+            Err(Refusal::Quarantined) => Ok(Answer::Taken(None)),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Gives up the keys whose only copies are damaged; how many.
+    pub(super) async fn accept_loss(self: &Arc<Self>) -> Result<u64, Refusal> {
+        let mut released = 0;
+        for place in self.quarantine.places() {
+            self.release(&place).await?;
+            tracing::warn!(key = ?place.path, "the loss of this key's damaged record was accepted");
+            released += 1;
+        }
+        self.metrics.quarantined_keys(self.quarantine.count());
+        Ok(released)
+    }
+
+    /// Lets a key count again.
+    async fn release(self: &Arc<Self>, place: &Place) -> Result<(), Refusal> {
+        let _guard = self.locks.lock(place.key()).await;
+        if self.is_corrupt(place).await {
+            // Damaged anew; it was found, and is dealt with, elsewhere.
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.delete(Space::Quarantine, place.key().clone());
+        self.store.commit(batch, Syncing::Always).await.map_err(|_| Refusal::StoreFailed)?;
+        self.quarantine.lock().remove(place.key());
+        Ok(())
+    }
+}

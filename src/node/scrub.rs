@@ -1,0 +1,46 @@
+//! The scrub: slowly, one vnode after another, every record is compared with its checksum and with
+//! its digest in the hash tree (correctness, section 5).
+
+use std::sync::Arc;
+
+use super::Node;
+use super::pace::Pace;
+use super::trees::Scrubbed;
+
+/// What it reads a second at most, in bytes.
+const BYTES_PER_SECOND: u64 = 16 << 20;
+
+impl Node {
+    /// Scrubs one vnode after another, all within `repair.scrub_interval`, until the node stops.
+    pub(super) fn spawn_scrubbing(self: &Arc<Self>) {
+        let node = Arc::clone(self);
+        self.tasks.spawn_untracked(async move {
+            let layout = node.layout().expect("only a serving node scrubs");
+            let vnodes = layout.own_vnodes();
+            let Ok(count) = u32::try_from(vnodes.len()) else { return };
+            let every = node.settings.repair.scrub_interval / count.max(1);
+            let phase = node.phase();
+            for vnode in vnodes.iter().cycle() {
+                let over = phase.wait_for(|phase| phase.is_over());
+                if tokio::time::timeout(every, over).await.is_ok() {
+                    return;
+                }
+                let mut pace = Pace::new(&node, BYTES_PER_SECOND);
+                match node.tasks.track(node.scrub_vnode(*vnode, &mut pace)).await {
+                    Ok(Scrubbed { corrupt: 0, mismatched: 0, records }) => {
+                        node.metrics.scrubbed(records);
+                    }
+                    Ok(found) => {
+                        node.metrics.scrubbed(found.records);
+                        tracing::error!(%vnode, ?found, "the scrub has found damage");
+                        node.repair.wake.notify_one();
+                    }
+                    Err(error) => {
+                        tracing::error!(%vnode, %error, "scrubbing failed");
+                        node.note_unreadable(*vnode, &error).await;
+                    }
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,51 @@
+//! Which keys have a record on its way to other replicas: such a key is not purged (correctness,
+//! section 6, "Strip").
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::replica::Place;
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    keys: Arc<Mutex<HashMap<Bytes, u32>>>,
+}
+
+/// Held while a key's record is being sent.
+#[derive(Debug)]
+pub(super) struct SendGuard {
+    keys: Arc<Mutex<HashMap<Bytes, u32>>>,
+    key: Bytes,
+}
+
+impl Sending {
+    /// A key's record is being sent until the guard is dropped.
+    pub(super) fn begin(&self, place: &Place) -> SendGuard {
+        let key = place.key().clone();
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        *keys.entry(key.clone()).or_default() += 1;
+        drop(keys);
+        SendGuard { keys: Arc::clone(&self.keys), key }
+    }
+
+    /// Whether a key's record is being sent.
+    pub(super) fn has(&self, place: &Place) -> bool {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.contains_key(place.key())
+    }
+}
+
+impl Drop for SendGuard {
+    fn drop(&mut self) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = keys.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                keys.remove(&self.key);
+            }
+        }
+    }
+}

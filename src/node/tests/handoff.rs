@@ -1,0 +1,178 @@
+//! Hinted handoff and sloppy quorums (correctness, section 4).
+
+use std::time::Duration;
+
+use super::world::{World, address, id, path, values_of};
+use crate::protocol::operation::OperationError;
+use crate::storage::Space;
+use crate::types::{KeyPath, Level};
+
+fn keys(count: usize) -> Vec<KeyPath> {
+    (0..count).map(|i| path("b", &format!("key-{i}"))).collect()
+}
+
+/// A key whose replicas, of four nodes, are not the fourth.
+async fn key_outside_of(world: &World, node: usize) -> KeyPath {
+    for i in 0.. {
+        let key = path("b", &format!("outside-{i}"));
+        let (_, replicas) = world.member(1).node.place_of(&key).expect("it serves");
+        if !replicas.contains(&id(node)) {
+            return key;
+        }
+    }
+    unreachable!("some key lies elsewhere")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_down_for_a_minute_has_everything_within_seconds_before_any_read() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    world.crash(3);
+    let keys = keys(60);
+    for (i, key) in keys.iter().enumerate() {
+        world.put(i % 2 + 1, key, "v").ok().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(world.count(1, Space::Hints) + world.count(2, Space::Hints) >= keys.len());
+    world.start(&[3]).await;
+    world
+        .within(5, "it has everything", |world| keys.iter().all(|key| world.is_everywhere(key)))
+        .await;
+    world
+        .within(5, "no hint is left", |world| (1..=3).all(|i| world.count(i, Space::Hints) == 0))
+        .await;
+    assert!(world.metric(1, "starling_hints_total") > 0.0);
+    world.assert_trees_are_right().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_one_replica_misses_in_passing_is_brought_to_it() {
+    let world = World::new(3).started().await;
+    world.settle().await;
+    let key = path("b", "k");
+    world.network.refuse(&address(1), &address(3));
+    world.put(1, &key, "v").ok().await;
+    world.network.heal_all();
+    world.within(3, "it is everywhere", |world| world.is_everywhere(&key)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_survive_a_restart_of_their_holder() {
+    let mut world = World::new(3).configure(|settings| {
+        // So that hints alone can do it.
+        settings.repair.interval = Duration::from_secs(365 * 24 * 3_600);
+    });
+    world.start(&[1, 2, 3]).await;
+    world.settle().await;
+    world.crash(3);
+    world.settle().await;
+    let key = path("b", "k");
+    world.put(1, &key, "v").ok().await;
+    world.crash(1);
+    world.start(&[1]).await;
+    assert_eq!(world.count(1, Space::Hints), 1);
+    world.start(&[3]).await;
+    world.within(10, "it is everywhere", |world| world.is_everywhere(&key)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sloppy_write_at_all_is_acknowledged_with_a_fallback_that_may_even_restart() {
+    let mut world = World::new(4).started().await;
+    world.settle().await;
+    let key = key_outside_of(&world, 4).await;
+    world.crash(3);
+    // Neither known to be down, nor reachable.
+    let early = world.put(1, &key, "early").sloppy().level(Level::All).ok().await;
+    assert_eq!((early.acks.got, early.acks.n), (3, 3));
+    world.settle().await;
+    let strict = world.put(1, &key, "strict").level(Level::All).send().await;
+    assert!(matches!(strict, Err(OperationError::Unavailable(_))), "{strict:?}");
+    let late = world.put(1, &key, "late").sloppy().level(Level::All).ok().await;
+    assert_eq!((late.acks.got, late.acks.n), (3, 3));
+    assert_eq!(world.count(4, Space::Hints), 1);
+    world.crash(4);
+    world.start(&[4]).await;
+    assert_eq!(world.count(4, Space::Hints), 1);
+    world.start(&[3]).await;
+    world
+        .within(10, "the replica has it", |world| {
+            world.stored(3, &key).is_some_and(|record| record.context().contains(late.version))
+        })
+        .await;
+    world.within(5, "the hint is gone", |world| world.count(4, Space::Hints) == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sloppy_read_counts_the_nodes_that_stand_in_for_replicas() {
+    let mut world = World::new(5).started().await;
+    world.settle().await;
+    let key = path("b", "k");
+    let (_, replicas) = world.member(1).node.place_of(&key).expect("it serves");
+    let down: Vec<usize> = (1..=5).filter(|i| replicas[1..].contains(&id(*i))).collect();
+    let first = (1..=5).find(|i| id(*i) == replicas[0]).expect("one of five");
+    down.iter().for_each(|i| world.crash(*i));
+    world.settle().await;
+    world.put(first, &key, "v").sloppy().ok().await;
+    let strict = world.get_at(first, &key, Level::Quorum).await;
+    assert!(matches!(strict, Err(OperationError::Unavailable(_))), "{strict:?}");
+    let sloppy = world.get_sloppy(first, &key, Level::All).await.expect("others stand in");
+    assert_eq!((values_of(&sloppy), sloppy.reached.acks.got), (vec!["v".to_owned()], 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_is_kept_by_the_accepting_node_alone_and_comes_to_the_replicas() {
+    let world = World::new(4).started().await;
+    world.settle().await;
+    let key = key_outside_of(&world, 4).await;
+    world.network.isolate(&address(4));
+    // A forward that is only in doubt is not done a second time.
+    let doubt =
+        world.put(4, &key, "u").level(Level::Any).within(Duration::from_secs(1)).send().await;
+    assert!(doubt.expect_err("in doubt").maybe_applied());
+    world.settle().await;
+    let written = world.put(4, &key, "v").level(Level::Any).ok().await;
+    assert_eq!((written.acks.got, written.acks.required, written.acks.n), (1, 1, 3));
+    // A second one, by the context of the first, replaces it.
+    world.put(4, &key, "w").level(Level::Any).context(&written.context).ok().await;
+    assert_eq!(world.count(4, Space::Hints), 1);
+    world.network.rejoin(&address(4));
+    world.within(10, "the hint is gone", |world| world.count(4, Space::Hints) == 0).await;
+    let values = world.values(1, &key).await;
+    assert!(values.contains(&"w".to_owned()) && !values.contains(&"v".to_owned()), "{values:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counted_hint_outlives_any_age_and_others_do_not() {
+    let mut world = World::new(4)
+        .configure(|settings| settings.hints.max_age = Duration::from_secs(60))
+        .started()
+        .await;
+    world.settle().await;
+    let key = key_outside_of(&world, 4).await;
+    world.crash(3);
+    world.settle().await;
+    world.put(1, &key, "counted").sloppy().level(Level::All).ok().await;
+    for i in 0..10 {
+        world.put(1, &path("b", &format!("key-{i}")), "not counted").ok().await;
+    }
+    let uncounted = |world: &World| world.count(1, Space::Hints) + world.count(2, Space::Hints);
+    assert!(uncounted(&world) > 0);
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(uncounted(&world), 0);
+    assert_eq!(world.count(4, Space::Hints), 1);
+    world.start(&[3]).await;
+    world.within(10, "the replica has it", |world| world.stored(3, &key).is_some()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_hints_are_kept_none_is_counted() {
+    let mut world =
+        World::new(4).configure(|settings| settings.hints.max_bytes = 0).started().await;
+    world.settle().await;
+    let key = key_outside_of(&world, 4).await;
+    world.crash(3);
+    world.settle().await;
+    let refused = world.put(1, &key, "v").sloppy().level(Level::All).send().await;
+    assert!(matches!(refused, Err(OperationError::LevelNotReached { .. })), "{refused:?}");
+    assert_eq!((1..=4).filter(|i| *i != 3).map(|i| world.count(i, Space::Hints)).sum::<usize>(), 0);
+}

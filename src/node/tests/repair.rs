@@ -1,0 +1,266 @@
+//! Anti-entropy, damaged and lost disks (correctness, sections 3, 5 and 8). After the tests of
+//! `riak_test` that matter: lost partition, lost tree, fewer than N writes, sibling explosion, and
+//! that a repair leaves nothing to repair.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::world::{World, address, path, values_of};
+use crate::protocol::operation::OperationError;
+use crate::storage::schema::{MetaKey, parse_record_key, record_key};
+use crate::storage::{Batch, Space, Store, Syncing};
+use crate::types::{KeyPath, Level, VnodeId};
+
+fn keys(count: usize) -> Vec<KeyPath> {
+    (0..count).map(|i| path("b", &format!("key-{i}"))).collect()
+}
+
+/// Three nodes that keep no hints.
+async fn without_hints() -> World {
+    World::new(3).configure(|settings| settings.hints.max_bytes = 0).started().await
+}
+
+async fn write_all(world: &World, keys: &[KeyPath], value: &str) {
+    for (i, key) in keys.iter().enumerate() {
+        world.put(i % 2 + 1, key, value).ok().await;
+    }
+}
+
+fn repaired(world: &World) -> f64 {
+    (1..=3).map(|i| world.metric(i, "starling_repaired_records_total")).sum()
+}
+
+async fn is_quiet(world: &World) {
+    // What was on its way, and the hints that are removed when it has come.
+    world.settle().await;
+    let before =
+        (repaired(world), (1..=3).map(|i| world.member(i).store.last_sequence()).sum::<u64>());
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let after =
+        (repaired(world), (1..=3).map(|i| world.member(i).store.last_sequence()).sum::<u64>());
+    assert_eq!(before, after, "nothing is left to repair");
+    for i in 1..=3 {
+        let view = world.member(i).node.repair_view().expect("it serves");
+        assert!(view.debt_seconds < 70.0, "compared every minute: {view:?}");
+    }
+    world.assert_trees_are_right().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_hints_a_node_that_was_down_has_everything_within_half_a_minute() {
+    let mut world = without_hints().await;
+    world.settle().await;
+    world.crash(3);
+    let keys = keys(200);
+    write_all(&world, &keys, "v").await;
+    world.start(&[3]).await;
+    world
+        .within(30, "it has everything", |world| keys.iter().all(|key| world.is_everywhere(key)))
+        .await;
+    is_quiet(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wiped_node_takes_part_in_no_quorum_until_it_has_everything() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    let keys = keys(100);
+    write_all(&world, &keys, "v").await;
+    world.settle().await;
+    world.crash(3);
+    world.take_disk(3);
+    // What it takes in comes slowly, and from one of the two first.
+    world.network.delay(&address(2), &address(3), Duration::from_secs(1)..=Duration::from_secs(1));
+    world.wipe(3);
+    world.start(&[3]).await;
+    assert!(!world.member(3).node.incomplete_vnodes().is_empty());
+    for key in &keys {
+        assert_eq!(world.values(3, key).await, ["v"], "never missed through the wiped node");
+    }
+    world.network.heal_all();
+    world
+        .within(60, "it is complete", |world| world.member(3).node.incomplete_vnodes().is_empty())
+        .await;
+    assert!(keys.iter().all(|key| world.is_everywhere(key)));
+    is_quiet(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wiped_node_needs_a_peer_that_knows_it() {
+    let mut world = World::new(3).started().await;
+    world.crash(3);
+    world.take_disk(3);
+    world.network.isolate(&address(3));
+    world.wipe(3);
+    let text = match world.try_start(&[3]).await.pop().expect("one start") {
+        Err(error) => error.to_string(),
+        Ok(()) => panic!("it can't know who it was"),
+    };
+    assert!(text.contains("none of 2 peers answers"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_partition_is_brought_back() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    let keys = keys(100);
+    write_all(&world, &keys, "v").await;
+    world.settle().await;
+    world.stop(3).await;
+    let disk = world.take_disk(3);
+    let lost: VnodeId = parse_record_key(&disk.entries(Space::Records)[0].0).expect("a record").0;
+    let mut batch = Batch::default();
+    let prefix = crate::storage::schema::vnode_key(lost);
+    for space in [Space::Records, Space::Trees, Space::Deletes] {
+        batch.delete_prefix(space, prefix.clone());
+    }
+    disk.commit(batch, Syncing::Always).await.expect("a store in memory");
+    world.put_disk(3, disk);
+    world.start(&[3]).await;
+    world
+        .within(30, "it has everything", |world| keys.iter().all(|key| world.is_everywhere(key)))
+        .await;
+    is_quiet(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_and_damaged_digests_are_made_anew() {
+    let mut world = World::new(3)
+        .configure(|settings| settings.repair.scrub_interval = Duration::from_secs(32))
+        .started()
+        .await;
+    world.settle().await;
+    let keys = keys(100);
+    write_all(&world, &keys, "v").await;
+    world.settle().await;
+    // All of them, from a release that had none.
+    world.crash(3);
+    let disk = world.take_disk(3);
+    let mut batch = Batch::default();
+    for (key, _) in disk.entries(Space::Trees) {
+        batch.delete(Space::Trees, key);
+    }
+    batch.delete(Space::Meta, MetaKey::Trees);
+    disk.commit(batch, Syncing::Always).await.expect("a store in memory");
+    world.put_disk(3, disk);
+    world.start(&[3]).await;
+    world.assert_trees_are_right().await;
+    // Some of them, while it runs and behind its back.
+    let store = &world.member(3).store;
+    for (key, value) in store.entries(Space::Trees).into_iter().step_by(3) {
+        let mut damaged = value.to_vec();
+        damaged[0] ^= 1;
+        store.damage(Space::Trees, key, damaged.into());
+    }
+    assert!(!world.member(3).node.wrong_trees().await.is_empty());
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    is_quiet(&world).await;
+    assert!(world.metric(3, "starling_alarms_total") > 0.0, "somebody should look at that disk");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fewer_than_n_replicas_took_comes_to_all() {
+    let world = without_hints().await;
+    world.settle().await;
+    let keys = keys(50);
+    for other in [2, 3] {
+        world.network.refuse(&address(1), &address(other));
+    }
+    for key in &keys {
+        world.put(1, key, "v").level(Level::One).ok().await;
+    }
+    assert!(keys.iter().all(|key| world.stored(3, key).is_none()));
+    world.network.heal_all();
+    world
+        .within(30, "it is everywhere", |world| keys.iter().all(|key| world.is_everywhere(key)))
+        .await;
+    is_quiet(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_writers_with_two_stale_contexts_end_in_exactly_two_siblings() {
+    let world = World::new(3).started().await;
+    world.settle().await;
+    let key = path("b", "k");
+    let mut contexts = [0, 1].map(|_| String::new());
+    for (i, context) in contexts.iter_mut().enumerate() {
+        let first = world.put(1, &key, &format!("chain {i}")).seen_nothing().ok().await;
+        *context = first.context;
+    }
+    for i in 0..100 {
+        let context = &mut contexts[i % 2];
+        let value = format!("chain {} write {i}", i % 2);
+        *context = world.put(i % 3 + 1, &key, &value).context(context).ok().await.context;
+        if i == 49 {
+            world.network.isolate(&address(3));
+            world.put(1, &path("b", "meanwhile"), "v").ok().await;
+            world.network.rejoin(&address(3));
+        }
+    }
+    world.within(30, "it is everywhere", |world| world.is_everywhere(&key)).await;
+    let expected = ["chain 0 write 98", "chain 1 write 99"];
+    assert_eq!(world.values(2, &key).await, expected);
+    is_quiet(&world).await;
+}
+
+/// Puts bytes that are no record in the place of a key's.
+fn corrupt(world: &World, i: usize, key: &KeyPath) {
+    let member = world.member(i);
+    let vnode = member.node.layout().expect("it serves").state.vnode_of(key);
+    member.store.damage(Space::Records, record_key(vnode, key), Bytes::from_static(b"no record"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_damaged_record_leaves_the_other_keys_of_its_vnode_alone() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    let keys = keys(50);
+    write_all(&world, &keys, "v").await;
+    world.settle().await;
+    world.crash(3);
+    world.settle().await;
+    corrupt(&world, 1, &keys[0]);
+    let read = world.get_at(1, &keys[0], Level::Quorum).await;
+    let Err(OperationError::Damaged(reached)) = &read else { panic!("{read:?}") };
+    assert_eq!((reached.acks.required, reached.acks.n), (2, 3));
+    for key in &keys[1..] {
+        assert_eq!(world.values(1, key).await, ["v"]);
+    }
+    world.start(&[3]).await;
+    world.within(30, "it is everywhere", |world| world.is_everywhere(&keys[0])).await;
+    world.within(30, "it counts again", |world| world.count(1, Space::Quarantine) == 0).await;
+    is_quiet(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_only_copies_are_damaged_says_so_until_the_loss_is_accepted() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    let (key, other) = (path("b", "k"), path("b", "other"));
+    write_all(&world, &[key.clone(), other.clone()], "v").await;
+    world.settle().await;
+    (1..=3).for_each(|i| corrupt(&world, i, &key));
+    for round in 0..2 {
+        for through in 1..=3 {
+            let read = world.get_at(through, &key, Level::Quorum).await;
+            let Err(error @ OperationError::Damaged(_)) = read else { panic!("{read:?}") };
+            assert!(error.to_string().contains("--accept-loss"), "{error}");
+            let write = world.put(through, &key, "blind").send().await;
+            assert!(matches!(write, Err(OperationError::Damaged(_))), "{write:?}");
+        }
+        assert_eq!(world.values(1, &other).await, ["v"]);
+        if round == 0 {
+            // Not forgotten over a restart.
+            world.crash(2);
+            world.start(&[2]).await;
+            world.settle().await;
+        }
+    }
+    let released = world.member(1).node.begin_repair(true).await.expect("all are up");
+    assert_eq!(released, 3);
+    assert!(values_of(&world.get(2, &key).await).is_empty());
+    world.put(3, &key, "again").ok().await;
+    assert_eq!(world.values(1, &key).await, ["again"]);
+    is_quiet(&world).await;
+}

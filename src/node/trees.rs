@@ -1,0 +1,402 @@
+//! The hash trees of a node's vnodes, in memory; made from `Space::Trees` at the start, and changed
+//! with each record once its batch is there (correctness, section 5).
+//!
+//! The digests on disk change in the record's own batch, so they are right after any crash. If a
+//! batch's outcome is unknown, what became of the record is looked at under the key's lock; where
+//! that can't be told, the tree is *in doubt* and is made anew before it is compared again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::Node;
+use super::directory::{Directory, DirectoryError};
+use super::imprint::{Change, Deleted, DeletedKind, Imprint, decode_digest, leaf_of};
+use super::instruments::PlantedBug;
+use super::pace::Pace;
+use super::replica::Place;
+use crate::protocol::causality::Summary;
+use crate::protocol::merkle::{LeafIndex, Shape, Tree, entry_hash};
+use crate::storage::schema::{parse_record_key, parse_tree_key, tree_key, vnode_range};
+use crate::storage::{Batch, KeyRange, ReadError, ScanLimit, Space, Store, Syncing};
+use crate::types::{KeyPath, VnodeId};
+
+/// How much is read at once.
+const PAGE: ScanLimit = ScanLimit { entries: 16_384, bytes: 4 << 20 };
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct Trees {
+    trees: Mutex<BTreeMap<VnodeId, Tree>>,
+    in_doubt: Mutex<BTreeSet<VnodeId>>,
+    tombstones: AtomicI64,
+    husks: AtomicI64,
+}
+
+impl Trees {
+    /// Changes a tree, and the counts of deleted records.
+    pub(super) fn change(&self, shape: Shape, place: &Place, change: Change) {
+        let in_leaf = change.of_leaf(&place.path);
+        if in_leaf != 0 {
+            let leaf = leaf_of(shape, &place.path);
+            self.with(place.vnode, shape, |tree| tree.change(leaf, in_leaf));
+        }
+        self.count(change.before, -1);
+        self.count(change.after, 1);
+    }
+
+    /// Works on one tree.
+    pub(super) fn with<T>(
+        &self,
+        vnode: VnodeId,
+        shape: Shape,
+        work: impl FnOnce(&mut Tree) -> T,
+    ) -> T {
+        work(self.lock().entry(vnode).or_insert_with(|| Tree::empty(shape)))
+    }
+
+    /// The roots of some vnodes.
+    pub(super) fn roots(&self, vnodes: &[VnodeId]) -> Vec<u64> {
+        let trees = self.lock();
+        vnodes.iter().map(|vnode| trees.get(vnode).map_or(0, Tree::root)).collect()
+    }
+
+    /// How many records here are tombstones, and how many husks.
+    pub(super) fn deleted(&self) -> (i64, i64) {
+        (self.tombstones.load(Ordering::Relaxed), self.husks.load(Ordering::Relaxed))
+    }
+
+    /// What a vnode's tree says is no longer known to be true.
+    pub(super) fn doubt(&self, vnode: VnodeId) {
+        self.doubts().insert(vnode);
+    }
+
+    /// Whether a vnode's tree may be wrong.
+    pub(super) fn is_in_doubt(&self, vnode: VnodeId) -> bool {
+        self.doubts().contains(&vnode)
+    }
+
+    /// The vnodes whose trees may be wrong.
+    pub(super) fn in_doubt(&self) -> Vec<VnodeId> {
+        self.doubts().iter().copied().collect()
+    }
+
+    fn count(&self, imprint: Imprint, by: i64) {
+        match imprint.deleted() {
+            Some((DeletedKind::Tombstones, _)) => self.tombstones.fetch_add(by, Ordering::Relaxed),
+            Some((DeletedKind::Husk, _)) => self.husks.fetch_add(by, Ordering::Relaxed),
+            None => 0,
+        };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<VnodeId, Tree>> {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn doubts(&self) -> MutexGuard<'_, BTreeSet<VnodeId>> {
+        self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the trees from the digests on disk. Entries that are damaged put their tree in doubt.
+    pub(super) async fn load(&self, store: &dyn Store, shape: Shape) -> Result<(), ReadError> {
+        let mut range = KeyRange::all();
+        loop {
+            let page = store.scan(Space::Trees, range.clone(), PAGE).await?;
+            for (key, value) in &page.entries {
+                let Ok((vnode, leaf, path)) = parse_tree_key(key) else { continue };
+                match decode_digest(key, value) {
+                    Some(digest) if (leaf as usize) < shape.leaves() => {
+                        let change = entry_hash(&path, digest);
+                        self.with(vnode, shape, |tree| tree.change(LeafIndex(leaf), change));
+                    }
+                    _ => self.doubt(vnode),
+                }
+            }
+            match page.next {
+                Some(next) => range = range.resume_at(next),
+                None => break,
+            }
+        }
+        self.count_deleted(store).await
+    }
+
+    async fn count_deleted(&self, store: &dyn Store) -> Result<(), ReadError> {
+        let mut range = KeyRange::all();
+        loop {
+            let page = store.scan(Space::Deletes, range.clone(), PAGE).await?;
+            for (key, value) in &page.entries {
+                match (Deleted::decode(value), parse_record_key(key)) {
+                    (Ok(Deleted { kind: DeletedKind::Tombstones, digest, .. }), _) => {
+                        self.count(Imprint::Tombstones(digest), 1);
+                    }
+                    (Ok(Deleted { digest, .. }), _) => self.count(Imprint::Husk(digest), 1),
+                    (Err(_), Ok((vnode, _))) => self.doubt(vnode),
+                    (Err(_), Err(_)) => {}
+                }
+            }
+            match page.next {
+                Some(next) => range = range.resume_at(next),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// What a scrub of one vnode has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Scrubbed {
+    pub(super) records: u64,
+    /// Records that did not match their checksum.
+    pub(super) corrupt: u64,
+    /// Digests that did not match their record.
+    pub(super) mismatched: u64,
+}
+
+impl Node {
+    /// The shape of this cluster's trees.
+    pub(super) fn shape(&self) -> Shape {
+        let layout = self.layout().expect("trees are of a layout");
+        Shape::of(layout.state.partitions)
+    }
+
+    /// Makes the trees; where the directory is of a release without them, from its records.
+    pub(super) async fn load_trees(self: &Arc<Self>) -> Result<(), DirectoryError> {
+        let shape = self.shape();
+        let directory = Directory::new(&*self.store);
+        if !directory.has_trees().await? {
+            self.make_digests(shape).await?;
+            directory.note_trees().await?;
+        }
+        self.trees.load(&*self.store, shape).await?;
+        Ok(())
+    }
+
+    /// A record's batch has failed with an unknown outcome: has the record changed? Under the key's
+    /// lock, so that nothing else changes it.
+    pub(super) async fn settle(self: &Arc<Self>, place: &Place, change: Change) {
+        match self.imprint(place).await {
+            Some(found) if found == change.after => self.change_tree(place, change),
+            Some(found) if found == change.before => {}
+            _ => self.trees.doubt(place.vnode),
+        }
+    }
+
+    /// A record has changed.
+    pub(super) fn change_tree(&self, place: &Place, change: Change) {
+        if self.instruments.has(PlantedBug::TreeNotUpdated) && change.before != Imprint::Absent {
+            return;
+        }
+        self.trees.change(self.shape(), place, change);
+    }
+
+    /// Compares every record of a vnode with its checksum and its digest; what is wrong is put
+    /// right or quarantined. The tree is made anew.
+    pub(super) async fn scrub_vnode(
+        self: &Arc<Self>,
+        vnode: VnodeId,
+        pace: &mut Pace,
+    ) -> Result<Scrubbed, ReadError> {
+        let shape = self.shape();
+        let mut found = Scrubbed::default();
+        let mut range = vnode_range(vnode);
+        loop {
+            let page = self.store.scan(Space::Records, range.clone(), PAGE).await?;
+            let mut bytes = 0;
+            for (key, stored) in page.entries {
+                let Ok((_, path)) = parse_record_key(&key) else { continue };
+                found.records += 1;
+                bytes += stored.len() as u64;
+                self.scrub_record(&Place::new(vnode, path), &stored, shape, &mut found).await?;
+            }
+            pace.rest(bytes).await;
+            match page.next {
+                Some(next) => range = range.resume_at(next),
+                None => break,
+            }
+        }
+        self.drop_orphans(vnode, &mut found).await?;
+        Ok(found)
+    }
+
+    async fn scrub_record(
+        self: &Arc<Self>,
+        place: &Place,
+        stored: &Bytes,
+        shape: Shape,
+        found: &mut Scrubbed,
+    ) -> Result<(), ReadError> {
+        let key = tree_key(place.vnode, leaf_of(shape, &place.path).0, &place.path);
+        let is_right = match Summary::from_stored_bytes(stored) {
+            Ok(summary) => {
+                let digest = self.store.get(Space::Trees, key.clone()).await?;
+                let digest = digest.and_then(|value| decode_digest(&key, &value));
+                Imprint::of(&summary).in_tree() == digest
+            }
+            Err(_) => false,
+        };
+        if is_right {
+            return Ok(());
+        }
+        // It may have changed between the two looks: only what is found under the lock counts.
+        let guard = self.locks.lock(place.key()).await;
+        match self.imprint(place).await {
+            None => {
+                drop(guard);
+                found.corrupt += 1;
+                self.note_corrupt(place.vnode);
+                self.drop_if_corrupt(place).await;
+            }
+            Some(imprint) => {
+                let there = self.imprint_in_indexes(place).await?;
+                if there != imprint {
+                    found.mismatched += 1;
+                    self.metrics.alarm("wrong-tree");
+                    self.trees.doubt(place.vnode);
+                    self.put_right(place, Change { before: there, after: imprint }).await;
+                }
+                drop(guard);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the indexes of a record that has others. Under the key's lock.
+    async fn put_right(self: &Arc<Self>, place: &Place, change: Change) {
+        let mut batch = Batch::default();
+        change.add_to(&mut batch, place, self.shape(), self.clock.wall_ms());
+        if let Err(error) = self.store.commit(batch, Syncing::AsConfigured).await {
+            tracing::error!(key = ?place.path, %error, "a wrong digest could not be put right");
+        }
+    }
+
+    /// Removes digests of a vnode whose records are not there; and makes its tree anew if it is in
+    /// doubt.
+    async fn drop_orphans(
+        self: &Arc<Self>,
+        vnode: VnodeId,
+        found: &mut Scrubbed,
+    ) -> Result<(), ReadError> {
+        let mut range = vnode_range(vnode);
+        loop {
+            let page = self.store.scan(Space::Trees, range.clone(), PAGE).await?;
+            for (key, _) in &page.entries {
+                let Ok((_, _, path)) = parse_tree_key(key) else { continue };
+                let place = Place::new(vnode, path);
+                if self.store.get(Space::Records, place.key().clone()).await?.is_some() {
+                    continue;
+                }
+                let _guard = self.locks.lock(place.key()).await;
+                if self.imprint(&place).await == Some(Imprint::Absent) {
+                    let there = self.imprint_in_indexes(&place).await?;
+                    if there != Imprint::Absent {
+                        found.mismatched += 1;
+                        self.trees.doubt(vnode);
+                        let change = Change { before: there, after: Imprint::Absent };
+                        self.put_right(&place, change).await;
+                    }
+                }
+            }
+            match page.next {
+                Some(next) => range = range.resume_at(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Makes a vnode's tree anew from the digests on disk, while nothing of it changes: the digests
+    /// of one leaf after another are read, each key of it under its lock.
+    pub(super) async fn remake_tree(self: &Arc<Self>, vnode: VnodeId) -> Result<(), ReadError> {
+        let shape = self.shape();
+        self.trees.doubts().remove(&vnode);
+        for leaf in (0..shape.leaves() as u32).map(LeafIndex) {
+            self.remake_leaf(vnode, leaf, shape).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces a leaf by what its digests on disk make; tried again while its keys change.
+    async fn remake_leaf(
+        self: &Arc<Self>,
+        vnode: VnodeId,
+        leaf: LeafIndex,
+        shape: Shape,
+    ) -> Result<(), ReadError> {
+        const TRIES: u32 = 8;
+        for _ in 0..TRIES {
+            let before = self.trees.with(vnode, shape, |tree| tree.leaf(leaf));
+            let entries = self.leaf_entries(vnode, leaf).await?;
+            let hash = entries.iter().fold(0, |sum, (path, d)| sum ^ entry_hash(path, *d));
+            // Whoever changes a key holds its lock until the tree in memory has changed too.
+            for (path, _) in &entries {
+                drop(self.locks.lock(Place::new(vnode, path.clone()).key()).await);
+            }
+            let is_still_so = self.leaf_entries(vnode, leaf).await? == entries;
+            let is_done = is_still_so
+                && self.trees.with(vnode, shape, |tree| {
+                    let now = tree.leaf(leaf);
+                    let is_quiet = now == before;
+                    if is_quiet {
+                        tree.change(leaf, now ^ hash);
+                    }
+                    is_quiet
+                });
+            if is_done {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+        self.trees.doubt(vnode);
+        Ok(())
+    }
+
+    /// The keys of a leaf with their digests, by key.
+    pub(super) async fn leaf_entries(
+        &self,
+        vnode: VnodeId,
+        leaf: LeafIndex,
+    ) -> Result<Vec<(KeyPath, u64)>, ReadError> {
+        let mut range = crate::storage::schema::leaf_range(vnode, leaf.0);
+        let mut entries = Vec::new();
+        loop {
+            let page = self.store.scan(Space::Trees, range.clone(), PAGE).await?;
+            for (key, value) in &page.entries {
+                let Ok((_, _, path)) = parse_tree_key(key) else { continue };
+                match decode_digest(key, value) {
+                    Some(digest) => entries.push((path, digest)),
+                    None => self.trees.doubt(vnode),
+                }
+            }
+            match page.next {
+                Some(next) => range = range.resume_at(next),
+                None => return Ok(entries),
+            }
+        }
+    }
+
+    /// Writes the digests of all records: for a directory that has none yet.
+    async fn make_digests(self: &Arc<Self>, shape: Shape) -> Result<(), DirectoryError> {
+        let mut range = KeyRange::all();
+        loop {
+            let page = self.store.scan(Space::Records, range.clone(), PAGE).await?;
+            let mut batch = Batch::default();
+            for (key, stored) in &page.entries {
+                let (Ok((vnode, path)), Ok(summary)) =
+                    (parse_record_key(key), Summary::from_stored_bytes(stored))
+                else {
+                    continue;
+                };
+                let change = Change { before: Imprint::Absent, after: Imprint::of(&summary) };
+                change.add_to(&mut batch, &Place::new(vnode, path), shape, self.clock.wall_ms());
+            }
+            if !batch.is_empty() {
+                self.store.commit(batch, Syncing::AsConfigured).await?;
+            }
+            match page.next {
+                Some(next) => range = range.resume_at(next),
+                None => return Ok(()),
+            }
+        }
+    }
+}
