@@ -19,7 +19,7 @@ use crate::node::operation::{Get, GetAnswer, Service, Terms, Write};
 use crate::protocol::causality::{Content, Dot, Shown, Value, Version};
 use crate::protocol::operation::{Acks, Condition, EtagSet, OperationError, Seen, WriteAnswer};
 use crate::storage::BoxFuture;
-use crate::types::KeyPath;
+use crate::types::{KeyPath, Level};
 
 /// How long a client waits beyond its timeout for an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -131,7 +131,7 @@ impl Client {
         let Answer::Read(answer) = answer else { unreachable!("a read is answered as one") };
         let is_answered = answer.is_ok();
         let outcome = match *answer {
-            Ok(answer) => self.take_read(step.key, &node, &path, &answer),
+            Ok(answer) => self.take_read(step, &node, &path, &answer),
             Err(OperationError::NotReady(why)) => Outcome::Failed(why),
             Err(error) => Outcome::Failed(error.to_string()),
         };
@@ -141,11 +141,12 @@ impl Client {
 
     fn take_read(
         &mut self,
-        key: usize,
+        step: &Step,
         node: &Arc<Node>,
         path: &KeyPath,
         answer: &GetAnswer,
     ) -> Outcome {
+        let key = step.key;
         let shown = shown_versions(&answer.shown);
         let mut known = Known {
             dots: shown.iter().map(|(dot, _)| *dot).collect(),
@@ -167,7 +168,7 @@ impl Client {
             };
         }
         let context = node.cover_of(&answer.context, path);
-        Outcome::Read { shown, context, reach: reach(answer.reached.acks) }
+        Outcome::Read { shown, context, reach: reach(answer.reached.acks, step) }
     }
 
     async fn put(&mut self, step: &Step, with: With, conditions: Vec<Condition>) {
@@ -233,7 +234,7 @@ impl Client {
         };
         let Answer::Wrote(answer) = answer else { unreachable!("a write is answered as one") };
         let (outcome, retry) = match *answer {
-            Ok(answer) => (self.take_written(step.key, &sending, answer), None),
+            Ok(answer) => (self.take_written(step, &sending, answer), None),
             Err(error) if error.maybe_applied() => self.take_doubt(step.key, sending, &error),
             Err(error) => (Outcome::Failed(error.to_string()), None),
         };
@@ -241,8 +242,8 @@ impl Client {
         retry
     }
 
-    fn take_written(&mut self, key: usize, sending: &Sending, answer: WriteAnswer) -> Outcome {
-        let memory = self.memory.entry(key).or_default();
+    fn take_written(&mut self, step: &Step, sending: &Sending, answer: WriteAnswer) -> Outcome {
+        let memory = self.memory.entry(step.key).or_default();
         let mut known = match &sending.claim {
             Claim::Token(known) => known.clone(),
             Claim::OwnRead | Claim::Nothing => Known::default(),
@@ -255,7 +256,7 @@ impl Client {
         Outcome::Written {
             dot: answer.version,
             siblings: answer.siblings,
-            reach: reach(answer.acks),
+            reach: reach(answer.acks, step),
         }
     }
 
@@ -293,7 +294,7 @@ impl Client {
     fn terms(&self, step: &Step, number: usize) -> Terms {
         Terms {
             level: Some(step.level),
-            sloppy: None,
+            sloppy: Some(step.sloppy),
             deadline: Instant::now() + Duration::from_millis(step.timeout_ms),
             request_id: request_id(number),
         }
@@ -370,8 +371,9 @@ impl ToWrite {
     }
 }
 
-const fn reach(acks: Acks) -> Reach {
-    Reach { required: acks.required, n: acks.n }
+fn reach(acks: Acks, step: &Step) -> Reach {
+    let is_strict = !step.sloppy && step.level != Level::Any;
+    Reach { required: acks.required, n: acks.n, is_strict }
 }
 
 fn shown_versions(shown: &Shown) -> Vec<(Dot, Option<ValueId>)> {

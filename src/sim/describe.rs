@@ -31,7 +31,7 @@ fn node(address: &PeerAddress) -> String {
 
 fn request(request: &Request) -> String {
     match request {
-        Request::Read { path, part } => format!("read {} {part:?}", key(path)),
+        Request::Read { path, part, .. } => format!("read {} {part:?}", key(path)),
         Request::Merge { path, .. } => format!("merge {}", key(path)),
         Request::Write(write) => format!("write {} at {:?}", key(&write.path), write.level),
         other => shortened(&format!("{other:?}")),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::history::{Attempt, Claim, Mint, Outcome, Reach, Recorded, Request, ValueId};
 use super::observer::SeenVersion;
 use super::scenario::{KeyPlan, Scenario};
-use crate::protocol::causality::{Dot, Record};
+use crate::protocol::causality::{Context, Dot, Record};
 use crate::storage::Durability;
 
 /// A rule that was broken.
@@ -37,6 +37,8 @@ pub struct KeyEvidence {
     pub versions: BTreeMap<Dot, SeenVersion>,
     /// What replicas hold in the end, by node: those that can serve.
     pub finals: Vec<(usize, Record)>,
+    /// What was deleted for good.
+    pub purged: Context,
 }
 
 /// What the faults of a run leave of the promises.
@@ -116,7 +118,7 @@ pub struct Answered<'a> {
     /// The versions shown.
     pub shown: &'a [(Dot, Option<ValueId>)],
     /// What its token covers.
-    pub context: &'a crate::protocol::causality::Context,
+    pub context: &'a Context,
     /// How many replicas.
     pub reach: Reach,
 }
@@ -171,6 +173,13 @@ impl KeyEvidence {
             }
             Some(Claim::Nothing) | None => false,
         }
+    }
+
+    /// What somebody who has seen this need not see any more: that, and what was deleted for good.
+    pub fn settled(&self, context: &Context) -> Context {
+        let mut settled = context.clone();
+        settled.join(&self.purged);
+        settled
     }
 
     /// Whether two versions show the same.

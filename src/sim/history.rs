@@ -59,17 +59,24 @@ pub struct Reach {
     pub required: u8,
     /// The size of the replica set.
     pub n: u8,
+    /// Only replicas were counted, and no nodes in their place.
+    pub is_strict: bool,
 }
 
 impl Reach {
     /// Whether two operations on one key must have met on a replica.
     pub fn meets(self, other: Self) -> bool {
-        self.required + other.required > self.n
+        self.is_strict && other.is_strict && self.required + other.required > self.n
+    }
+
+    /// Whether it is all replicas.
+    pub fn is_all(self) -> bool {
+        self.is_strict && self.required == self.n
     }
 
     /// Whether it is a majority.
     pub fn is_quorum(self) -> bool {
-        self.required > self.n / 2
+        self.is_strict && self.required > self.n / 2
     }
 }
 

@@ -15,8 +15,10 @@ use crate::node::{
 };
 use crate::peer::loopback::LoopbackNetwork;
 use crate::peer::{Handler, PeerAddress};
+use crate::protocol::causality::Dot;
 use crate::storage::{Batch, BoxFuture, Durability, MemoryStore, Store};
 use crate::telemetry::Metrics;
+use crate::types::{KeyPath, NodeId};
 
 /// A wall clock that is off, drifts and jumps.
 #[derive(Debug)]
@@ -29,6 +31,12 @@ pub struct SimClock {
 impl SimClock {
     fn new((offset_ms, drift_ppm): (i64, i64)) -> Self {
         Self { begun: Instant::now(), offset_ms: AtomicI64::new(offset_ms), drift_ppm }
+    }
+
+    /// It is right from now on.
+    pub fn set_right(&self) {
+        let elapsed = self.begun.elapsed().as_millis() as i64;
+        self.offset_ms.store(-(elapsed * self.drift_ppm / 1_000_000), Ordering::Relaxed);
     }
 
     /// Moves it, for good.
@@ -113,12 +121,17 @@ struct State {
     disk: MemoryStore,
     faults: DiskFaults,
     starts: u64,
+    /// The next start takes everything in from the peers.
+    is_to_rebuild: bool,
     /// Why it can never serve again.
     retired: Option<String>,
 }
 
 /// Told of every batch that is queued on a machine's disk, with the machine's number.
 pub type MachineWitness = Arc<dyn Fn(usize, &Batch) + Send + Sync>;
+
+/// Told of writes that a node keeps for a replica which did not take them.
+pub type KeptWitness = Arc<dyn Fn(usize, &NodeId, &KeyPath, Dot) + Send + Sync>;
 
 /// What all machines have in common.
 pub struct Common {
@@ -130,6 +143,8 @@ pub struct Common {
     pub trace: Trace,
     /// Batches are told to it.
     pub on_batch: MachineWitness,
+    /// Writes that a replica did not take are told to it.
+    pub on_untaken: KeptWitness,
     /// The bug that is planted in every node.
     pub bug: Option<PlantedBug>,
     /// Of all nodes.
@@ -146,6 +161,7 @@ impl Machine {
             disk: SimDisk::empty(),
             faults: DiskFaults::default(),
             starts: 0,
+            is_to_rebuild: false,
             retired: None,
         };
         Self {
@@ -179,6 +195,13 @@ impl Machine {
         if let Some(running) = &state.running {
             running.disk.set_faults(state.faults.clone());
         }
+    }
+
+    /// The next start takes everything in from the peers, in place of what was on the disk.
+    pub fn rebuild_at_next_start(&self) {
+        let mut state = self.lock();
+        state.disk = SimDisk::empty();
+        state.is_to_rebuild = true;
     }
 
     /// Works on the disk of a machine that is off.
@@ -222,6 +245,7 @@ impl Machine {
         }
         state.starts += 1;
         let seed = common.seed ^ ((self.number as u64 + 1) << 32) ^ state.starts;
+        let rebuild = std::mem::take(&mut state.is_to_rebuild);
         let disk = std::mem::replace(&mut state.disk, SimDisk::empty());
         let disk = SimDisk::new(
             disk,
@@ -239,6 +263,7 @@ impl Machine {
         };
         state.running = Some(running.clone());
         let (history, number) = (common.history.clone(), self.number);
+        let on_untaken = Arc::clone(&common.on_untaken);
         let (process, node) = (running.process.clone(), Arc::clone(&running.node));
         let inbox = Arc::new(Inbox { process, node });
         let seams = Seams {
@@ -251,8 +276,12 @@ impl Machine {
             instruments: Instruments {
                 bug: common.bug,
                 on_mint: Some(Arc::new(move |write| history.mint(number, write))),
+                on_untaken: Some(Arc::new(move |target, path, dot| {
+                    on_untaken(number, target, path, dot);
+                })),
             },
             has_lost_data: false,
+            rebuild,
         };
         Some((running, seams))
     }

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
-use super::disk::{DiskFaults, Ending, SimDisk};
+use super::disk::{DiskFaults, Ending};
 use super::scenario::{Fault, PlannedFault};
 use super::world::{World, address};
 use crate::storage::{MemoryStore, Space};
@@ -171,7 +171,7 @@ impl Making<'_> {
     async fn lose_disk(&self, node: usize) {
         let machine = &self.world.machines[node];
         machine.end(Ending::PowerCut, &self.world.common);
-        machine.with_disk_at_rest(|disk| *disk = SimDisk::empty());
+        machine.rebuild_at_next_start();
         sleep(self.lasts).await;
         self.power_on(node);
     }

@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use super::client::value_id;
 use super::history::ValueId;
-use crate::protocol::causality::{Dot, Record};
-use crate::storage::schema::{MetaKey, parse_record_key};
+use crate::protocol::causality::{Context, Dot, Record};
+use crate::storage::schema::{MetaKey, parse_hint_key, parse_record_key};
 use crate::storage::{Batch, Change, Space};
-use crate::types::KeyPath;
+use crate::types::{KeyPath, NodeId};
 
 /// A version that came to some disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,16 @@ struct State {
     formed: BTreeSet<usize>,
     batches: u64,
     contradictions: Vec<String>,
+    /// What each node was last seen to have seen of a key.
+    contexts: BTreeMap<(usize, KeyPath), Context>,
+    /// What was stripped or deleted for good, by key.
+    purged: BTreeMap<KeyPath, Context>,
+    risen: Vec<String>,
+    /// In which batch a version first came to a node.
+    arrivals: BTreeMap<(usize, Dot), u64>,
+    /// In which batch a node last wrote a hint.
+    hints: BTreeMap<(usize, NodeId, KeyPath), u64>,
+    skipped_hints: Vec<String>,
 }
 
 impl Observer {
@@ -44,9 +54,14 @@ impl Observer {
     pub fn saw(&self, node: usize, batch: &Batch) {
         let mut state = self.lock();
         state.batches += u64::from(!batch.is_empty());
+        let is_quarantine =
+            |change: &Change| matches!(change, Change::Put { space: Space::Quarantine, .. });
+        let is_purge = !batch.changes().iter().any(is_quarantine);
         for change in batch.changes() {
             match change {
-                Change::Put { space: Space::Records, key, value } => state.record(key, value),
+                Change::Put { space: Space::Records, key, value } => state.record(node, key, value),
+                Change::Delete { space: Space::Records, key } if is_purge => state.purge(node, key),
+                Change::Put { space: Space::Hints, key, .. } => state.hint(node, key),
                 Change::Put { space: Space::Meta, key, value }
                     if *key == MetaKey::ClusterState.to_bytes() =>
                 {
@@ -78,6 +93,32 @@ impl Observer {
         self.lock().batches
     }
 
+    /// What was deleted for good of each key.
+    pub fn purged(&self) -> BTreeMap<KeyPath, Context> {
+        self.lock().purged.clone()
+    }
+
+    /// Values that came to a disk after they had been deleted for good.
+    pub fn risen(&self) -> Vec<String> {
+        self.lock().risen.clone()
+    }
+
+    /// A node says that it keeps a write for a replica that did not take it.
+    pub fn untaken(&self, node: usize, target: &NodeId, path: &KeyPath, dot: Dot) {
+        let mut state = self.lock();
+        let arrival = state.arrivals.get(&(node, dot)).copied();
+        let hint = state.hints.get(&(node, target.clone(), path.clone())).copied();
+        if arrival > hint {
+            let text = format!("node-{} keeps no hint of {path:?} {dot} for {target}", node + 1);
+            state.skipped_hints.push(text);
+        }
+    }
+
+    /// Writes that were said to be kept for a replica, and were not.
+    pub fn skipped_hints(&self) -> Vec<String> {
+        self.lock().skipped_hints.clone()
+    }
+
     /// One dot with two values, wherever that was seen.
     pub fn contradictions(&self) -> Vec<String> {
         self.lock().contradictions.clone()
@@ -89,9 +130,37 @@ impl Observer {
 }
 
 impl State {
-    fn record(&mut self, key: &Bytes, value: &Bytes) {
+    fn hint(&mut self, node: usize, key: &Bytes) {
+        let parsed = parse_hint_key(key).expect("nodes write keys of the schema");
+        if let (Some(target), _, path) = parsed {
+            self.hints.insert((node, target, path), self.batches);
+        }
+    }
+
+    fn purge(&mut self, node: usize, key: &Bytes) {
+        let (_, path) = parse_record_key(key).expect("nodes write keys of the schema");
+        if let Some(context) = self.contexts.remove(&(node, path.clone())) {
+            self.purged.entry(path).or_default().join(&context);
+        }
+    }
+
+    fn record(&mut self, node: usize, key: &Bytes, value: &Bytes) {
         let (_, path) = parse_record_key(key).expect("nodes write keys of the schema");
         let record = Record::from_stored_bytes(value.clone()).expect("nodes write whole records");
+        self.contexts.insert((node, path.clone()), record.context().clone());
+        if record.is_husk() {
+            self.purged.entry(path.clone()).or_default().join(record.context());
+        }
+        let purged = self.purged.get(&path);
+        for version in record.live() {
+            if purged.is_some_and(|purged| purged.contains(version.dot())) {
+                let dot = version.dot();
+                self.risen.push(format!("{path:?}: {dot} came back to node-{}", node + 1));
+            }
+        }
+        for dot in record.dots() {
+            self.arrivals.entry((node, dot)).or_insert(self.batches);
+        }
         let known = self.versions.entry(path.clone()).or_default();
         for version in record.versions() {
             let seen = SeenVersion { value: value_id(version), checksum: version.checksum() };

@@ -16,16 +16,22 @@ use super::world::{World, node_id, node_number};
 use crate::node::operation::{Get, Service, Terms};
 use crate::node::{Node, Phase};
 use crate::protocol::causality::Record;
-use crate::storage::schema::record_key;
+use crate::storage::schema::{parse_hint_key, parse_record_key, record_key};
 use crate::storage::{Cached, Space, Store};
-use crate::types::{Level, NodeId, RequestId, VnodeId};
+use crate::types::{KeyPath, Level, NodeId, RequestId, VnodeId};
 
 /// From the end of all faults until every node that can serve does, and knows all others as up. A
 /// node whose disk fails tries for 30 s before it gives up and is started again.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(45);
 
-/// From then on until every vnode is complete.
-const MENDED_WITHIN: Duration = Duration::from_secs(60);
+/// From then on until every vnode is complete, all hints are brought, and replicas are the same.
+const MENDED_WITHIN: Duration = Duration::from_secs(90);
+
+/// From then on until what was deleted is purged; wall clocks that were off by minutes count.
+const PURGED_WITHIN: Duration = Duration::from_secs(600);
+
+/// How long nothing may be written then.
+const QUIET_FOR: Duration = Duration::from_secs(12);
 
 /// What any operation may take.
 const LONGEST_OPERATION: Duration = Duration::from_secs(6);
@@ -60,8 +66,6 @@ pub async fn play(world: &Arc<World>) -> (Vec<Violation>, Vec<KeyEvidence>) {
         Ok(done) => done.into_iter().for_each(|client| client.expect("a client does not panic")),
         Err(_) => violations.push(Violation::new(CONVERGES, "a client was never answered")),
     }
-    // What was late arrives at last.
-    world.common.network.hurry();
     sleep(LONGEST_OPERATION).await;
     if violations.is_empty() {
         converge(world, &mut violations).await;
@@ -76,6 +80,7 @@ fn calm(world: &World) {
     network.set_climate(Weather::FAIR.link());
     for machine in &world.machines {
         machine.set_disk_faults(|faults| *faults = DiskFaults::default());
+        machine.clock.set_right();
         if let Some(running) = machine.running() {
             running.process.resume();
         }
@@ -113,11 +118,10 @@ async fn restart_if_needed(world: &Arc<World>, machine: &Arc<Machine>) {
             }
         });
     if let Some(why) = refuses {
-        if machine.number == world.scenario.victim && why.contains("data directory") {
-            machine.end(super::disk::Ending::ProcessDied, &world.common);
-            return machine.retire(&why);
-        }
         machine.end(super::disk::Ending::ProcessDied, &world.common);
+        if machine.number == world.scenario.victim && why.contains("data directory") {
+            machine.rebuild_at_next_start();
+        }
     }
     if machine.running().is_none() {
         let (world, number) = (Arc::clone(world), machine.number);
@@ -142,22 +146,30 @@ fn what_is_missing(world: &World, machine: &Machine) -> Option<String> {
     wrongly.map(|id| format!("{name} takes {id} for down"))
 }
 
-/// Brings the replicas together by reads at the level of all that are there, and looks whether
-/// they are then the same, and whether nothing more is done.
+/// Waits until the replicas have come together by their own means, and what was deleted is purged;
+/// then looks whether nothing more is done.
 async fn converge(world: &Arc<World>, violations: &mut Vec<Violation>) {
-    if timeout(MENDED_WITHIN, come_together(world)).await.is_err() {
-        let why = sweep(world).await.err();
-        let text = format!("{MENDED_WITHIN:?} after the faults: {why:?}");
+    if let Err(text) = settled(world).await {
         return violations.push(Violation::new(CONVERGES, text));
     }
-    // What goes on behind the answers.
+    // What was late, by hours, arrives at last: after what was deleted is gone for good.
+    world.common.trace.note("phase", "late messages arrive");
+    world.common.network.hurry();
+    sleep(LONGEST_OPERATION).await;
+    if let Err(text) = settled(world).await {
+        let text = format!("late messages arrived, and {text}");
+        return violations.push(Violation::new(CONVERGES, text));
+    }
+    // What goes on behind.
     sleep(LONGEST_OPERATION).await;
     equal(world, violations);
+    trees_are_right(world, violations).await;
     let before = world.observer.batches();
+    // Reads of all replicas, and all that goes on by itself, have nothing to do.
     if let Err(text) = sweep(world).await {
         violations.push(Violation::new(QUIET, text));
     }
-    sleep(Duration::from_secs(1)).await;
+    sleep(QUIET_FOR).await;
     let written = world.observer.batches() - before;
     if written > 0 {
         let text = format!("{written} batches were written when all was equal");
@@ -166,25 +178,96 @@ async fn converge(world: &Arc<World>, violations: &mut Vec<Violation>) {
     bounded(world, violations);
 }
 
-/// Reads everything until that succeeds: a read may be the first to meet a damaged record, and then
-/// it fails until the vnode is mended.
+/// Waits until replicas are the same and what was deleted is gone; what is left, if that takes too
+/// long.
+async fn settled(world: &Arc<World>) -> Result<(), String> {
+    if timeout(MENDED_WITHIN, come_together(world)).await.is_err() {
+        return Err(format!("{MENDED_WITHIN:?} later {}", what_is_open(world).await));
+    }
+    if timeout(PURGED_WITHIN, purged(world)).await.is_err() {
+        let left: Vec<String> =
+            serving(world).map(|(number, _)| format!("{:?}", deleted(world, number))).collect();
+        return Err(format!("{PURGED_WITHIN:?} later there is left: {}", left.join("; ")));
+    }
+    Ok(())
+}
+
+/// Waits until all vnodes are complete, no hints are left, and all replicas are the same.
 async fn come_together(world: &Arc<World>) {
-    loop {
-        mended(world).await;
-        if sweep(world).await.is_ok() {
-            return;
-        }
+    while !what_is_open(world).await.is_empty() {
+        sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// Waits until all that can be complete is: what lacks a replica that is gone for good can't.
-async fn mended(world: &World) {
-    while serving(world).any(|(_, node)| {
-        node.incomplete_vnodes()
-            .iter()
-            .any(|(_, replicas)| replicas.iter().all(|id| is_there(world, id)))
-    }) {
-        sleep(Duration::from_millis(500)).await;
+/// What keeps the replicas from being together; an empty text if nothing does.
+async fn what_is_open(world: &World) -> String {
+    for (number, node) in serving(world) {
+        let incomplete = node.incomplete_vnodes();
+        let open =
+            incomplete.iter().filter(|(_, replicas)| replicas.iter().all(|id| is_there(world, id)));
+        if let Some((vnode, _)) = open.clone().next() {
+            return format!("{} of node-{} is incomplete", vnode, number + 1);
+        }
+        if let Some(path) = damaged(world, number) {
+            return format!("the record of {path:?} on node-{} is damaged", number + 1);
+        }
+        let hints = hints(world, number);
+        if let Some(target) = hints.first() {
+            return format!("node-{} keeps {} hints, one for {target}", number + 1, hints.len());
+        }
+    }
+    let mut differing = Vec::new();
+    equal(world, &mut differing);
+    differing.pop().map_or(String::new(), |violation| violation.text)
+}
+
+/// A key whose record on a machine can't be read; found by whoever reads it, the scrub at last.
+fn damaged(world: &World, number: usize) -> Option<KeyPath> {
+    let running = world.machines[number].running()?;
+    let records = running.disk.memory().entries(Space::Records);
+    let is_damaged = |stored: &bytes::Bytes| Record::from_stored_bytes(stored.clone()).is_err();
+    let (key, _) = records.into_iter().find(|(_, stored)| is_damaged(stored))?;
+    parse_record_key(&key).ok().map(|(_, path)| path)
+}
+
+/// For whom a machine keeps hints that could be brought.
+fn hints(world: &World, number: usize) -> Vec<String> {
+    let Some(running) = world.machines[number].running() else { return Vec::new() };
+    let entries = running.disk.memory().entries(Space::Hints);
+    let targets = entries.iter().filter_map(|(key, _)| {
+        let (target, _, path) = parse_hint_key(key).expect("nodes write keys of the schema");
+        match target {
+            Some(target) if is_there(world, &target) => Some(format!("{target}: {path:?}")),
+            Some(_) => None,
+            None => Some(format!("any: {path:?}")),
+        }
+    });
+    targets.collect()
+}
+
+/// The deleted keys of a machine.
+fn deleted(world: &World, number: usize) -> Vec<bytes::Bytes> {
+    let Some(running) = world.machines[number].running() else { return Vec::new() };
+    running.disk.memory().entries(Space::Deletes).into_iter().map(|(key, _)| key).collect()
+}
+
+/// Waits until nothing deleted is left; with a node that is gone for good that never happens.
+async fn purged(world: &World) {
+    if world.machines.iter().any(|machine| machine.retired().is_some()) {
+        return;
+    }
+    while serving(world).any(|(number, _)| !deleted(world, number).is_empty()) {
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// P9: the trees are what the records make.
+async fn trees_are_right(world: &World, violations: &mut Vec<Violation>) {
+    for (number, node) in serving(world) {
+        if let Some(wrong) = node.wrong_trees().await.first() {
+            let text = format!("node-{}: {wrong}", number + 1);
+            return violations.push(Violation::new("P9 tree = data", text));
+        }
     }
 }
 
@@ -273,6 +356,7 @@ fn bounded(world: &World, violations: &mut Vec<Violation>) {
 /// What the replicas of each key hold.
 fn last_state(world: &World) -> Vec<KeyEvidence> {
     let mut versions = world.observer.versions();
+    let mut purged = world.observer.purged();
     let nodes: Vec<(usize, Arc<Node>)> = serving(world).collect();
     let key = |key: usize| {
         let path = world.path(key);
@@ -296,6 +380,7 @@ fn last_state(world: &World) -> Vec<KeyEvidence> {
             mints: Vec::new(),
             finals: finals.collect(),
             versions: versions.remove(&path).unwrap_or_default(),
+            purged: purged.remove(&path).unwrap_or_default(),
         }
     };
     (0..world.scenario.keys.len()).map(key).collect()

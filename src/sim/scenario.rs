@@ -29,6 +29,8 @@ pub struct Scenario {
     pub replication_factor: u8,
     /// Of every node.
     pub durability: Durability,
+    /// How long deletions are kept.
+    pub gc_grace: Duration,
     /// Of the network while no other is set.
     pub weather: Weather,
     /// How far each node's wall clock is off, in ms, and how many parts in a million it drifts.
@@ -59,6 +61,7 @@ impl Scenario {
             _ => Durability::Sync,
         };
         let victim = random.random_range(0..nodes);
+        let gc_grace = Duration::from_secs(random.random_range(2..=12));
         let clocks = (0..nodes).map(|_| faults::clock(&mut random)).collect();
         let (keys, clients) = workload::plan(&mut random, nodes, replication_factor);
         Self {
@@ -67,6 +70,7 @@ impl Scenario {
             partitions: 16 << random.random_range(0..=2),
             replication_factor,
             durability,
+            gc_grace,
             weather: Weather::draw(&mut random),
             clocks,
             keys,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::history::History;
-use super::machine::{Common, Machine, MachineWitness};
+use super::machine::{Common, KeptWitness, Machine, MachineWitness};
 use super::observer::Observer;
 use super::scenario::{KeyKind, Scenario};
 use super::trace::Trace;
@@ -77,6 +77,7 @@ impl World {
             history: history.clone(),
             trace: trace.clone(),
             on_batch: watch_disks(&observer, &trace),
+            on_untaken: watch_hints(&observer),
             bug,
             durability: scenario.durability,
             seed: scenario.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -145,6 +146,11 @@ impl World {
                 StartError::Write(_) | StartError::Directory(_) => {
                     sleep(Duration::from_secs(1)).await;
                 }
+                // As operators do where a directory is lost or is not the one it was.
+                StartError::RolledBack { .. } | StartError::NobodyToRebuildFrom { .. } => {
+                    machine.rebuild_at_next_start();
+                    sleep(Duration::from_secs(1)).await;
+                }
                 error => return machine.retire(&error.to_string()),
             }
         }
@@ -191,6 +197,11 @@ fn settings(scenario: &Scenario) -> Settings {
     settings.replication_factor =
         ReplicationFactor::new(scenario.replication_factor).expect("from 1 to 16");
     settings.durability = scenario.durability;
+    // All that goes on in the background comes about within a run.
+    settings.gc_grace = scenario.gc_grace;
+    settings.repair.interval = Duration::from_secs(5);
+    settings.repair.scrub_interval = Duration::from_secs(60);
+    settings.hints.max_age = Duration::from_secs(10);
     settings.initial_nodes = (0..scenario.nodes)
         .map(|number| InitialNode {
             id: node_id(number),
@@ -218,6 +229,11 @@ fn watch_network(network: &LoopbackNetwork, trace: &Trace) {
         };
         trace.fine(who, bytes, || super::describe::message(from, to, bytes));
     }));
+}
+
+fn watch_hints(observer: &Arc<Observer>) -> KeptWitness {
+    let observer = Arc::clone(observer);
+    Arc::new(move |node, target, path, dot| observer.untaken(node, target, path, dot))
 }
 
 fn watch_disks(observer: &Arc<Observer>, trace: &Trace) -> MachineWitness {

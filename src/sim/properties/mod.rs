@@ -1,7 +1,7 @@
 //! The properties of the design's table (correctness, section 9), each in a file of its own.
 //!
-//! Those that are checked here follow from what was recorded; convergence, quiet and bounds (P7,
-//! P11) are looked at while the world still runs, in `phases.rs`.
+//! Those that are checked here follow from what was recorded; convergence, quiet, trees, drained hints
+//! and bounds (P7, P9 to P11) are looked at while the world still runs, in `phases.rs`.
 
 mod linearizable_registers;
 mod p01_no_acknowledged_write_lost;
@@ -11,6 +11,7 @@ mod p04_no_resurrection;
 mod p05_no_false_supersession;
 mod p06_no_false_sibling;
 mod p08_one_history_of_states;
+mod p10_hints_drain;
 mod p12_one_dot_one_value;
 
 use super::evidence::{Evidence, Violation};
@@ -33,7 +34,9 @@ pub fn check(evidence: &Evidence, observer: &Observer) -> Vec<Violation> {
             check(key, evidence.promises, &mut violations);
         }
     }
+    p04_no_resurrection::check_purged(evidence, observer, &mut violations);
     p08_one_history_of_states::check(observer, &mut violations);
+    p10_hints_drain::check(observer, &mut violations);
     p12_one_dot_one_value::check(evidence, observer, &mut violations);
     violations
 }

@@ -5,7 +5,10 @@ use crate::sim::evidence::{KeyEvidence, Promises, Violation};
 
 pub(super) fn check(key: &KeyEvidence, promises: Promises, violations: &mut Vec<Violation>) {
     for write in key.acknowledged().filter(|write| promises.keep(write.reach)) {
-        let lacking = key.finals.iter().find(|(_, record)| !record.context().contains(write.dot));
+        let lacking = key
+            .finals
+            .iter()
+            .find(|(_, record)| !key.settled(record.context()).contains(write.dot));
         if let Some((node, _)) = lacking {
             let text = format!(
                 "#{} was acknowledged as {} by {} replicas, and node-{} does not know of it\n{}",

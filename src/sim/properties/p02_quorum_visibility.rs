@@ -16,7 +16,7 @@ pub(super) fn check(key: &KeyEvidence, promises: Promises, violations: &mut Vec<
         let missed = writes.iter().find(|write| {
             write.attempt.ended.is_some_and(|ended| ended < read.attempt.begun)
                 && write.reach.meets(read.reach)
-                && !read.context.contains(write.dot)
+                && !key.settled(read.context).contains(write.dot)
         });
         if let Some(write) = missed {
             return violations.push(missed_by(key, write, read.number, "the read"));
@@ -34,7 +34,7 @@ fn blind_writes(key: &KeyEvidence, writes: &[Acknowledged<'_>], violations: &mut
         let missed = writes.iter().find(|write| {
             write.attempt.ended.is_some_and(|ended| ended < attempt.begun)
                 && write.reach.meets(reach)
-                && !mint.seen.contains(write.dot)
+                && !key.settled(&mint.seen).contains(write.dot)
         });
         if let Some(write) = missed {
             return violations.push(missed_by(key, write, *number, "the read of the blind write"));

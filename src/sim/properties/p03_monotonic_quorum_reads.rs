@@ -8,9 +8,10 @@ pub(super) fn check(key: &KeyEvidence, promises: Promises, violations: &mut Vec<
     }
     let reads: Vec<Answered<'_>> = key.answered().filter(|read| read.reach.is_quorum()).collect();
     for later in &reads {
+        let context = key.settled(later.context);
         let less = reads.iter().find(|earlier| {
             earlier.attempt.ended.is_some_and(|ended| ended < later.attempt.begun)
-                && earlier.shown.iter().any(|(dot, _)| !later.context.contains(*dot))
+                && earlier.shown.iter().any(|(dot, _)| !context.contains(*dot))
         });
         if let Some(earlier) = less {
             let text = format!(

@@ -19,7 +19,9 @@ fn claims(key: &KeyEvidence, violations: &mut Vec<Violation>) {
         let replaced = key.versions.keys().filter(|dot| **dot != mint.dot);
         let replaced = replaced.filter(|dot| mint.seen.contains(**dot));
         let is_unseen = |dot: &&Dot| {
-            !key.may_replace(mint, **dot)
+            // What was purged counts as seen by whoever mints after it: the floor says so.
+            !key.purged.contains(**dot)
+                && !key.may_replace(mint, **dot)
                 && !key.mints[..at].iter().any(|earlier| key.may_replace(earlier, **dot))
         };
         if let Some(dot) = replaced.copied().find(|dot| is_unseen(&dot)) {
@@ -38,7 +40,9 @@ fn claims(key: &KeyEvidence, violations: &mut Vec<Violation>) {
 fn in_the_end(key: &KeyEvidence, violations: &mut Vec<Violation>) {
     for (node, record) in &key.finals {
         let gone = |dot: &&Dot| record.context().contains(**dot) && record.version(**dot).is_none();
-        let unexplained = |dot: &&Dot| !went_under(&key.mints, **dot, record.context());
+        let settled = key.settled(record.context());
+        let unexplained =
+            |dot: &&Dot| !was_purged(key, **dot) && !went_under(&key.mints, **dot, &settled);
         if let Some(dot) = key.versions.keys().filter(gone).find(unexplained) {
             let text = format!(
                 "{dot} is gone from node-{}, and no write that had seen it is known there\n{}",
@@ -63,7 +67,9 @@ fn reads(key: &KeyEvidence, violations: &mut Vec<Violation>) {
             twin || is_hidden_tombstone
         };
         let hidden = |dot: &&Dot| read.context.contains(**dot) && !is_shown(**dot);
-        let unexplained = |dot: &&Dot| !went_under(&key.mints, **dot, read.context);
+        let settled = key.settled(read.context);
+        let unexplained =
+            |dot: &&Dot| !was_purged(key, **dot) && !went_under(&key.mints, **dot, &settled);
         if let Some(dot) = key.versions.keys().filter(hidden).find(unexplained) {
             let text = format!(
                 "the read #{} has seen {dot}, does not show it, and has seen no write over it\n{}",
@@ -73,6 +79,12 @@ fn reads(key: &KeyEvidence, violations: &mut Vec<Violation>) {
             return violations.push(Violation::new(NAME, text));
         }
     }
+}
+
+/// Whether it is a tombstone that was deleted for good.
+fn was_purged(key: &KeyEvidence, dot: Dot) -> bool {
+    let is_tombstone = key.versions.get(&dot).is_some_and(|version| version.value.is_none());
+    is_tombstone && key.purged.contains(dot)
 }
 
 fn went_under(mints: &[Mint], dot: Dot, context: &Context) -> bool {

@@ -87,6 +87,8 @@ pub struct Step {
     pub call: Call,
     /// R or W.
     pub level: Level,
+    /// Other nodes may stand in for replicas.
+    pub sloppy: bool,
     /// The client's own timeout, in ms.
     pub timeout_ms: u64,
     /// The client hangs up after so many ms.
@@ -102,7 +104,7 @@ pub struct ClientPlan {
 
 const CLIENTS: usize = 16;
 const STEPS: usize = 130;
-const FREE_KEYS: usize = 14;
+const FREE_KEYS: usize = 30;
 const HOT_KEYS: usize = 2;
 const LWW_KEYS: usize = 3;
 const REGISTERS: usize = 4;
@@ -157,12 +159,20 @@ fn step(
     let mean_ms = SAFETY_PHASE.as_millis() as u64 / STEPS as u64;
     let (call, level) = what(random, client, &keys[key].kind, n);
     let hangs_up = random.random_bool(0.02);
+    let is_anybodys = matches!(keys[key].kind, KeyKind::Free | KeyKind::Lww);
+    let sloppy = is_anybodys && random.random_bool(0.15);
+    let is_write = matches!(call, Call::Put(_) | Call::Delete(_));
+    let level = match is_anybodys && is_write && random.random_bool(0.08) {
+        true => Level::Any,
+        false => level,
+    };
     Step {
         think_ms: random.random_range(0..2 * mean_ms),
         key,
         node: random.random_range(0..nodes),
         call,
         level,
+        sloppy,
         timeout_ms: [300, 1_000, 3_000, 5_000][random.random_range(0..4)],
         hangs_up_ms: hangs_up.then(|| random.random_range(0..30)),
     }
