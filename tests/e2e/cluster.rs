@@ -90,9 +90,14 @@ impl Cluster {
     }
 
     pub fn launch(&mut self, i: usize) {
+        self.launch_with(i, &[]);
+    }
+
+    /// Starts a node with further flags.
+    pub fn launch_with(&mut self, i: usize, flags: &[&str]) {
         let node = &mut self.nodes[i];
         assert!(node.process.is_none(), "{} runs already", node.id);
-        node.process = Some(Process::server(&node.settings(), &node.log_file()));
+        node.process = Some(Process::server(&node.settings(), flags, &node.log_file()));
     }
 
     /// Waits until all that run are ready, and know each other to be up.

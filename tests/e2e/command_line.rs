@@ -93,7 +93,7 @@ async fn dev_runs_three_nodes_of_which_one_can_be_killed_and_stops_all() {
     assert_eq!(read.expect("an answer").expect(200).text(), "without node-3");
     // A killed node is started again by hand.
     let log = dev.folder.path().join("again.log");
-    let mut again = Process::server(&dev.node(3).join("starling.toml"), &log);
+    let mut again = Process::server(&dev.node(3).join("starling.toml"), &[], &log);
     eventually("node-3 is ready again", READY_WITHIN, || async {
         let answer = ask(dev.ports[4].address(), &Request::get("/readyz")).await;
         answer.is_ok_and(|answer| answer.status == 200)

@@ -2,6 +2,7 @@
 //! is room. The disk is a small tmpfs, which takes root to mount.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -41,6 +42,16 @@ impl SmallDisk {
     fn ballast(&self) -> PathBuf {
         self.0.join("ballast")
     }
+
+    /// Adds to the ballast until this much room is left: what the store frees by itself does not
+    /// let writes go on.
+    fn leave(&self, bytes: u64) {
+        let found = rustix::fs::statvfs(&self.0).expect("it is mounted");
+        let more = (found.f_bavail * found.f_frsize).saturating_sub(bytes);
+        let more = vec![0; usize::try_from(more).expect("less than the disk")];
+        let mut file = fs::File::options().append(true).open(self.ballast()).expect("it is there");
+        file.write_all(&more).expect("there is room for it");
+    }
 }
 
 impl Drop for SmallDisk {
@@ -64,11 +75,24 @@ async fn cluster_on_small_disk(nodes: usize, settings: &str) -> Option<(Cluster,
     Some((cluster, disk))
 }
 
+/// A value that takes as much room in files as it is long.
+fn incompressible(number: usize) -> Vec<u8> {
+    let mut state = number as u64 + 1;
+    let mut next = || {
+        // xorshift64 (Marsaglia, *Xorshift RNGs*, 2003).
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..VALUE).map(|_| next()).collect()
+}
+
 /// Writes through a node until it is refused; how many it took, and the refusal.
 async fn fill(cluster: &Cluster, i: usize, query: &str) -> (usize, Answer) {
     for number in 0..1_000 {
         let target = format!("/v1/kv/full/{number}{query}");
-        let answer = cluster.ask(i, Request::put(target, vec![b'x'; VALUE])).await;
+        let answer = cluster.ask(i, Request::put(target, incompressible(number))).await;
         if answer.status != 204 {
             return (number, answer);
         }
@@ -85,6 +109,7 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let refusal = refusal.expect_problem(507, "disk-full");
     assert_eq!(refusal.json()["maybe_applied"], false);
     assert!(written > 10, "it took {written} values");
+    disk.leave(16 << 20);
     for number in 0..written {
         let answer = cluster.ask(0, Request::get(format!("/v1/kv/full/{number}"))).await;
         assert_eq!(answer.expect(200).body.len(), VALUE);
@@ -132,7 +157,7 @@ async fn a_disk_full_to_the_last_byte_loses_nothing_that_was_acknowledged() {
     // The write that met the end of the disk may be there; later ones are refused.
     assert!(matches!(refusal.status, 503 | 504 | 507), "{refusal:?}: {}", refusal.text());
     for _ in 0..5 {
-        let answer = cluster.ask(0, Request::put("/v1/kv/full/later", vec![b'x'; VALUE])).await;
+        let answer = cluster.ask(0, Request::put("/v1/kv/full/later", incompressible(0))).await;
         assert!(matches!(answer.status, 503 | 504 | 507), "{answer:?}: {}", answer.text());
     }
     fs::remove_file(disk.ballast()).expect("the ballast is there");

@@ -19,6 +19,7 @@ mod disk_space;
 mod failures;
 mod garbage;
 mod hang_ups;
+mod mending;
 mod parameters;
 mod routes;
 mod settings;

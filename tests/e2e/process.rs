@@ -43,12 +43,13 @@ pub async fn run(arguments: &[&str]) -> Output {
 
 impl Process {
     /// Starts a node; its log is appended to.
-    pub fn server(settings: &Path, log: &Path) -> Self {
+    pub fn server(settings: &Path, flags: &[&str], log: &Path) -> Self {
         // Ends with this process even where that is killed. The system counts the thread: tests
         // start nodes from the one that they run in.
         let parent = std::process::id().to_string();
         let settings = settings.to_str().expect("UTF-8");
-        Self::start(&["server", "--config", settings, "--parent-pid", &parent], log)
+        let arguments = ["server", "--config", settings, "--parent-pid", &parent];
+        Self::start(&[&arguments[..], flags].concat(), log)
     }
 
     /// Starts a command; both its outputs are appended to the log.
