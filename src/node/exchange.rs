@@ -217,13 +217,10 @@ impl Node {
                 answer.has_more = true;
                 break;
             }
-            match self.carried(&Place::new(vnode, path.clone())).await {
-                Ok(Some(carried)) => {
-                    bytes += carried.record.len();
-                    answer.records.push((path, carried));
-                }
-                // Gone or damaged since it was listed.
-                Ok(None) | Err(_) => {}
+            // Else it is gone or damaged since it was listed.
+            if let Ok(Some(carried)) = self.carried(&Place::new(vnode, path.clone())).await {
+                bytes += carried.record.len();
+                answer.records.push((path, carried));
             }
         }
         answer.has_more |= comparison.wanted.len() > KEYS_AT_ONCE;
