@@ -183,11 +183,12 @@ impl Node {
         let now = Instant::now();
         let mine = self.trees.roots(&shared);
         let places = differing(&mine, &unpacked(theirs)).ok_or(Refusal::Malformed)?;
-        let equal: Vec<VnodeId> = (0..)
-            .zip(&shared)
-            .filter(|(place, _)| places.binary_search(place).is_err())
-            .map(|(_, vnode)| *vnode)
-            .collect();
+        // A tree that is in doubt proves nothing.
+        let is_proven = |(place, vnode): &(u32, &VnodeId)| {
+            places.binary_search(place).is_err() && !self.trees.is_in_doubt(**vnode)
+        };
+        let equal: Vec<VnodeId> =
+            (0..).zip(&shared).filter(is_proven).map(|(_, vnode)| *vnode).collect();
         self.repair.proven(from, &equal, now);
         Ok(Answer::Differing(vec![places]))
     }
