@@ -2,7 +2,7 @@
 //! hash trees, equal and with keys missing; one is killed and started again; and hints are brought
 //! to a third node, with and without clients.
 //!
-//! Set `STARLING_BENCH_REPAIR_KEYS` for another number of keys. The nodes run in this process, on
+//! `-- anti-entropy` or `-- hints` runs that part alone. Set `STARLING_BENCH_REPAIR_KEYS` for another number of keys. The nodes run in this process, on
 //! loopback and RocksDB, so that the processor's time is that of both sides together; the node that
 //! is killed is a process of its own.
 
@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -47,8 +47,18 @@ fn main() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let keys =
             std::env::var("STARLING_BENCH_REPAIR_KEYS").map_or(Ok(1_000_000), |n| n.parse())?;
-        anti_entropy(keys).await?;
-        hints().await
+        let only: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+        let is_asked = |name: &str| only.is_empty() || only.iter().any(|asked| asked == name);
+        if is_asked("anti-entropy") {
+            anti_entropy(keys).await?;
+        }
+        if only.iter().any(|asked| asked == "puts") {
+            puts().await?;
+        }
+        if is_asked("hints") {
+            hints().await?;
+        }
+        Ok(())
     })
 }
 
@@ -134,15 +144,19 @@ impl Running {
     }
 }
 
-async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+/// Made once: making one costs more than a request.
+fn client() -> anyhow::Result<reqwest::Client> {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    if let Some(client) = CLIENT.get() {
+        return Ok(client.clone());
+    }
     let client = reqwest::Client::builder().no_proxy().build()?;
-    Ok(client
-        .get(format!("http://{address}{path}"))
-        .send()
-        .await?
-        .error_for_status()?
-        .text()
-        .await?)
+    Ok(CLIENT.get_or_init(|| client).clone())
+}
+
+async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let answer = client()?.get(format!("http://{address}{path}")).send().await?;
+    Ok(answer.error_for_status()?.text().await?)
 }
 
 async fn ready(address: SocketAddr) -> anyhow::Result<()> {
@@ -264,8 +278,7 @@ async fn equal(cluster: &Cluster) -> anyhow::Result<()> {
     let (_, bytes, _) = repair(address).await?;
     let roots = calls("\"roots\"").await?;
     let below = calls("\"branches\"").await?;
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    client.post(format!("http://{address}/v1/repair")).send().await?.error_for_status()?;
+    client()?.post(format!("http://{address}/v1/repair")).send().await?.error_for_status()?;
     let begun = Instant::now();
     while repair(address).await?.2 > begun.elapsed().as_secs_f64() {
         sleep(Duration::from_millis(1)).await;
@@ -311,7 +324,7 @@ async fn differing(cluster: &Cluster, lost: u32) -> anyhow::Result<()> {
             moved = (moved.0 + records, moved.1 + bytes);
         }
         ensure!(begun.elapsed() < Duration::from_secs(120), "not repaired: {moved:?}");
-        sleep(Duration::from_millis(2)).await;
+        sleep(Duration::from_millis(10)).await;
     }
     let (took, worked) = (begun.elapsed(), processor_time()? - worked);
     println!(
@@ -401,6 +414,19 @@ async fn clients(
     }
     let latencies = latencies.lock().map_err(|_| anyhow::anyhow!("a client panicked"))?;
     Ok(latencies.clone())
+}
+
+/// Only quorum PUTs, for counting their instructions.
+async fn puts() -> anyhow::Result<()> {
+    let cluster = Cluster::new(3, "repair.interval = \"1h\"\n")?;
+    let running = cluster.start_all().await?;
+    let puts = std::env::var("STARLING_BENCH_PUTS").map_or(Ok(1_000), |puts| puts.parse())?;
+    let addresses: Vec<SocketAddr> = cluster.places.iter().map(|place| place.http).collect();
+    write(&addresses, puts).await?;
+    for node in running {
+        node.stop().await?;
+    }
+    Ok(())
 }
 
 async fn hints() -> anyhow::Result<()> {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::calls::PeerFailure;
@@ -35,6 +36,12 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How soon a comparison that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How soon a comparison is tried again that would do the work of something under way.
+const LATER: Duration = Duration::from_secs(1);
+
+/// How many vnodes are exchanged at once; while clients are being served, one.
+const VNODES_TOGETHER: usize = 16;
 
 /// How many vnodes are compared in one message below the roots.
 const VNODES_AT_ONCE: usize = 32;
@@ -103,12 +110,27 @@ impl Node {
             let interval = self.settings.repair.interval;
             // Requests that come while this runs count: the plan is made before.
             self.repair.plan(&peer.id, Instant::now() + jittered(interval, self.random.u64()));
-            if let Err(why) = self.compare_with(peer).await {
+            if self.is_brought_hints(&peer.id) {
+                self.repair.plan(&peer.id, Instant::now() + LATER);
+                continue;
+            }
+            self.repair.set_comparing(Some(peer.id.clone()));
+            let compared = self.compare_with(peer).await;
+            self.repair.set_comparing(None);
+            if let Err(why) = compared {
                 tracing::debug!(peer = %peer.id, %why, "comparing hash trees failed");
-                let soon = RETRY_AFTER.min(interval);
+                let is_later = why == PeerFailure::Refused(Refusal::Later);
+                let soon = if is_later { LATER } else { RETRY_AFTER.min(interval) };
                 self.repair.plan(&peer.id, Instant::now() + jittered(soon, self.random.u64()));
             }
         }
+    }
+
+    /// Whether a node that has just come back is being brought what is kept for it: that does most
+    /// of what a comparison would do. Not for ever: hints may not get through.
+    fn is_brought_hints(&self, node: &NodeId) -> bool {
+        let interval = self.settings.repair.interval;
+        self.hints.has_for(node) && self.repair.was_requested_within(node, interval)
     }
 
     /// Compares all shared vnodes with a peer's, and exchanges what differs.
@@ -121,7 +143,7 @@ impl Node {
         let begun = Instant::now();
         let roots = packed(&self.trees.roots(&shared));
         let mut exchange = Exchange::new(self, peer);
-        exchange.bytes += roots.len() as u64;
+        exchange.moved.bytes += roots.len() as u64;
         let places = exchange.ask(Request::Roots(roots)).await?.pop().unwrap_or_default();
         let differ: Vec<VnodeId> =
             places.iter().filter_map(|place| shared.get(*place as usize)).copied().collect();
@@ -138,8 +160,9 @@ impl Node {
                 break;
             }
         }
-        self.repair.moved(&peer.id, exchange.records, exchange.bytes);
-        self.metrics.repaired(&peer.id, exchange.records, exchange.bytes);
+        let Moved { records, bytes } = exchange.moved;
+        self.repair.moved(&peer.id, records, bytes);
+        self.metrics.repaired(&peer.id, records, bytes);
         failure.map_or(Ok(()), Err)
     }
 
@@ -179,6 +202,11 @@ impl Node {
 
     fn answer_roots(&self, theirs: &Bytes, from: &NodeId) -> Reply {
         let layout = self.layout().ok_or(Refusal::NotServing)?;
+        // Of two that compare with one another at once, the one with the lesser name goes on.
+        let is_doing_it = self.repair.is_comparing_with(from) && self.settings.id < *from;
+        if is_doing_it || self.is_brought_hints(from) {
+            return Err(Refusal::Later);
+        }
         let shared = layout.shared_vnodes(from);
         let now = Instant::now();
         let mine = self.trees.roots(&shared);
@@ -279,32 +307,41 @@ struct Exchange<'a> {
     node: &'a Arc<Node>,
     peer: &'a Arc<Peer>,
     pace: Pace,
-    /// Records that were moved.
+    moved: Moved,
+}
+
+/// What was moved.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moved {
     records: u64,
-    /// Bytes that were moved: hashes, keys, records.
+    /// Hashes, keys and records.
     bytes: u64,
+}
+
+impl Moved {
+    fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
+/// The exchange of one vnode with a peer.
+struct Pairing<'a> {
+    node: &'a Arc<Node>,
+    peer: &'a Arc<Peer>,
+    vnode: VnodeId,
+    moved: Moved,
 }
 
 impl<'a> Exchange<'a> {
     fn new(node: &'a Arc<Node>, peer: &'a Arc<Peer>) -> Self {
         let pace = Pace::new(node, node.settings.repair.max_bytes_per_second);
-        Self { node, peer, pace, records: 0, bytes: 0 }
-    }
-
-    async fn call(&self, request: Request) -> Result<Answer, Failure> {
-        let phase = self.node.phase();
-        tokio::select! {
-            biased;
-            _ = phase.wait_for(|phase| phase.is_over()) => {
-                Err(PeerFailure::Refused(Refusal::NotServing))
-            }
-            answer = self.node.call(self.peer, request, Instant::now() + CALL_TIMEOUT, None) => answer,
-        }
+        Self { node, peer, pace, moved: Moved::default() }
     }
 
     /// Asks which hashes differ.
     async fn ask(&self, request: Request) -> Result<Vec<Vec<u32>>, Failure> {
-        match self.call(request).await? {
+        match call(self.node, self.peer, request).await? {
             Answer::Differing(places) => Ok(places),
             _ => Err(PeerFailure::WrongAnswer),
         }
@@ -315,12 +352,27 @@ impl<'a> Exchange<'a> {
         let leaves = self.differing_leaves(vnodes).await?;
         let mut done = Vec::new();
         let mut failure = None;
-        for (vnode, leaves) in leaves {
-            match self.leaves(vnode, leaves).await {
-                Ok(()) => done.push(vnode),
-                Err(error @ PeerFailure::Transport(_)) => return Err(error),
-                Err(error) => failure = Some(error),
+        let mut left = leaves.as_slice();
+        while !left.is_empty() {
+            let most = if self.pace.are_clients_served() { 1 } else { VNODES_TOGETHER };
+            let (together, rest) = left.split_at(most.min(left.len()));
+            left = rest;
+            let pairings = together.iter().map(|(vnode, leaves)| {
+                let moved = Moved::default();
+                let pairing = Pairing { node: self.node, peer: self.peer, vnode: *vnode, moved };
+                pairing.run(leaves)
+            });
+            let mut bytes = 0;
+            for (vnode, moved, outcome) in join_all(pairings).await {
+                bytes += moved.bytes;
+                self.moved.add(moved);
+                match outcome {
+                    Ok(()) => done.push(vnode),
+                    Err(error @ PeerFailure::Transport(_)) => return Err(error),
+                    Err(error) => failure = Some(error),
+                }
             }
+            self.pace.rest(bytes).await;
         }
         if let Some(why) = failure {
             tracing::debug!(peer = %self.peer.id, %why, "a vnode could not be brought together yet");
@@ -344,7 +396,7 @@ impl<'a> Exchange<'a> {
         let branches: Vec<(VnodeId, Bytes)> = vnodes.iter().map(branches).collect();
         let bytes: u64 = branches.iter().map(|(_, hashes)| hashes.len() as u64).sum();
         let places = self.ask(Request::Branches(branches)).await?;
-        self.bytes += bytes;
+        self.moved.bytes += bytes;
         self.pace.rest(bytes).await;
         let mut asked = Vec::new();
         for (vnode, branches) in vnodes.iter().zip(places) {
@@ -358,7 +410,7 @@ impl<'a> Exchange<'a> {
         for part in asked.chunks(1_024) {
             let bytes: u64 = part.iter().map(|(_, _, hashes)| hashes.len() as u64).sum();
             let places = self.ask(Request::Leaves(part.to_vec())).await?;
-            self.bytes += bytes;
+            self.moved.bytes += bytes;
             self.pace.rest(bytes).await;
             for ((vnode, branch, _), within) in part.iter().zip(places) {
                 let leaves = node.trees.with(*vnode, shape, |tree| {
@@ -370,59 +422,63 @@ impl<'a> Exchange<'a> {
         }
         Ok(found)
     }
+}
 
-    /// Exchanges what differs in some leaves of a vnode.
-    async fn leaves(&mut self, vnode: VnodeId, leaves: Vec<LeafIndex>) -> Result<(), Failure> {
-        let mut leaves = leaves.into_iter().peekable();
+impl Pairing<'_> {
+    /// Exchanges what differs in some leaves.
+    async fn run(mut self, leaves: &[LeafIndex]) -> (VnodeId, Moved, Result<(), Failure>) {
+        let outcome = self.leaves(leaves).await;
+        (self.vnode, self.moved, outcome)
+    }
+
+    async fn leaves(&mut self, leaves: &[LeafIndex]) -> Result<(), Failure> {
+        let mut leaves = leaves.iter().copied().peekable();
         while leaves.peek().is_some() {
-            let (mut group, mut keys) = (Vec::new(), 0);
-            while group.len() < LEAVES_AT_ONCE && keys < KEYS_AT_ONCE {
+            let (mut group, mut entries) = (Vec::new(), Vec::new());
+            while group.len() < LEAVES_AT_ONCE && entries.len() < KEYS_AT_ONCE {
                 let Some(leaf) = leaves.next() else { break };
-                keys += self.entries(vnode, &[leaf]).await?.len();
+                entries.extend(self.entries(&[leaf]).await?);
                 group.push(leaf);
             }
-            self.group(vnode, &group).await?;
+            self.group(&group, entries).await?;
         }
         Ok(())
     }
 
-    async fn entries(
-        &self,
-        vnode: VnodeId,
-        leaves: &[LeafIndex],
-    ) -> Result<Vec<(KeyPath, u64)>, Failure> {
-        let entries = self.node.entries_of(vnode, leaves).await;
+    async fn entries(&self, leaves: &[LeafIndex]) -> Result<Vec<(KeyPath, u64)>, Failure> {
+        let entries = self.node.entries_of(self.vnode, leaves).await;
         entries.map_err(|_| PeerFailure::Refused(Refusal::StoreFailed))
     }
 
     /// Exchanges what differs in leaves that are listed in one message, until all was.
-    async fn group(&mut self, vnode: VnodeId, leaves: &[LeafIndex]) -> Result<(), Failure> {
+    async fn group(
+        &mut self,
+        leaves: &[LeafIndex],
+        mut entries: Vec<(KeyPath, u64)>,
+    ) -> Result<(), Failure> {
         for _ in 0..ROUNDS {
-            let entries = self.entries(vnode, leaves).await?;
-            let listed: u64 = entries.iter().map(|(path, _)| path_bytes(path) + 8).sum();
-            let request = Request::Keys { vnode, leaves: leaves.to_vec(), entries };
-            let answer = match self.call(request).await? {
+            self.moved.bytes += entries.iter().map(|(path, _)| path_bytes(path) + 8).sum::<u64>();
+            let request = Request::Keys { vnode: self.vnode, leaves: leaves.to_vec(), entries };
+            let answer = match call(self.node, self.peer, request).await? {
                 Answer::Keys(answer) => answer,
                 _ => return Err(PeerFailure::WrongAnswer),
             };
             let has_more = answer.has_more;
-            let moved = self.exchange(vnode, answer).await?;
-            self.bytes += listed + moved;
-            self.pace.rest(listed + moved).await;
+            self.exchange(answer).await?;
             if !has_more {
                 return Ok(());
             }
+            entries = self.entries(leaves).await?;
         }
         Err(PeerFailure::WrongAnswer)
     }
 
-    /// Takes what the peer gives and gives what it wants; how many bytes that were.
-    async fn exchange(&mut self, vnode: VnodeId, answer: KeysAnswer) -> Result<u64, Failure> {
+    /// Takes what the peer gives and gives what it wants.
+    async fn exchange(&mut self, answer: KeysAnswer) -> Result<(), Failure> {
         let deadline = Instant::now() + CALL_TIMEOUT;
-        let mut bytes = 0;
         let mut failure = None;
-        self.records += answer.records.len() as u64;
-        bytes += answer.records.iter().map(|(_, c)| c.record.len() as u64).sum::<u64>();
+        self.moved.records += answer.records.len() as u64;
+        self.moved.bytes += answer.records.iter().map(|(_, c)| c.record.len() as u64).sum::<u64>();
         let merged = self.node.merge_many(answer.records, &self.peer.id, deadline).await;
         let mut wanted: BTreeSet<KeyPath> = answer.wanted.into_iter().collect();
         for (path, merged) in merged {
@@ -436,49 +492,47 @@ impl<'a> Exchange<'a> {
         let mut batch = Vec::new();
         let mut size = 0;
         for path in wanted {
-            let carried = self.node.carried(&Place::new(vnode, path.clone())).await;
+            let carried = self.node.carried(&Place::new(self.vnode, path.clone())).await;
             let Ok(Some(carried)) = carried else { continue };
             size += carried.record.len();
             batch.push((path, carried));
             if size >= RECORD_BYTES {
-                bytes += self.push(vnode, std::mem::take(&mut batch)).await?;
+                self.push(std::mem::take(&mut batch)).await?;
                 size = 0;
             }
         }
-        bytes += self.push(vnode, batch).await?;
-        failure.map_or(Ok(bytes), Err)
+        self.push(batch).await?;
+        failure.map_or(Ok(()), Err)
     }
 
     /// Sends records, and takes what they have met there.
-    async fn push(
-        &mut self,
-        vnode: VnodeId,
-        mut batch: Vec<(KeyPath, Carried)>,
-    ) -> Result<u64, Failure> {
+    async fn push(&mut self, mut batch: Vec<(KeyPath, Carried)>) -> Result<(), Failure> {
         if batch.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
-        let bytes = batch.iter().map(|(path, c)| path_bytes(path) + c.record.len() as u64).sum();
+        self.moved.records += batch.len() as u64;
+        self.moved.bytes +=
+            batch.iter().map(|(path, c)| path_bytes(path) + c.record.len() as u64).sum::<u64>();
         for _ in 0..3 {
             let paths: Vec<KeyPath> = batch.iter().map(|(path, _)| path.clone()).collect();
-            match self.call(Request::Push(batch)).await {
+            match call(self.node, self.peer, Request::Push(batch)).await {
                 Ok(Answer::Pushed(met)) => {
-                    self.records += paths.len() as u64;
                     let met = paths.into_iter().zip(met);
                     let met = met.filter_map(|(path, met)| Some((path, met?))).collect();
                     let deadline = Instant::now() + CALL_TIMEOUT;
                     let merged = self.node.merge_many(met, &self.peer.id, deadline).await;
                     let failed = merged.into_iter().find_map(|(_, merged)| merged.err());
-                    return failed.map_or(Ok(bytes), |why| Err(PeerFailure::Refused(why)));
+                    return failed.map_or(Ok(()), |why| Err(PeerFailure::Refused(why)));
                 }
                 Ok(_) => return Err(PeerFailure::WrongAnswer),
                 // Purged meanwhile: what is read again is what there is.
                 Err(PeerFailure::Refused(Refusal::StalePurge(number))) => {
-                    let met = self.node.meet_purge_number(vnode, number).await;
+                    let met = self.node.meet_purge_number(self.vnode, number).await;
                     met.map_err(PeerFailure::Refused)?;
                     batch = Vec::new();
                     for path in paths {
-                        let carried = self.node.carried(&Place::new(vnode, path.clone())).await;
+                        let carried =
+                            self.node.carried(&Place::new(self.vnode, path.clone())).await;
                         if let Ok(Some(carried)) = carried {
                             batch.push((path, carried));
                         }
@@ -488,6 +542,18 @@ impl<'a> Exchange<'a> {
             }
         }
         Err(PeerFailure::Refused(Refusal::TooLate))
+    }
+}
+
+/// Asks a peer, unless the node stops meanwhile.
+async fn call(node: &Arc<Node>, peer: &Arc<Peer>, request: Request) -> Result<Answer, Failure> {
+    let phase = node.phase();
+    tokio::select! {
+        biased;
+        _ = phase.wait_for(|phase| phase.is_over()) => {
+            Err(PeerFailure::Refused(Refusal::NotServing))
+        }
+        answer = node.call(peer, request, Instant::now() + CALL_TIMEOUT, None) => answer,
     }
 }
 

@@ -43,6 +43,9 @@ const PAGE: ScanLimit = ScanLimit { entries: 512, bytes: 4 << 20 };
 /// How many are on their way at once.
 const CONCURRENT: usize = 64;
 
+/// How many are brought between two rests while clients are being served.
+const BESIDE_CLIENTS: usize = 16;
+
 /// How long a target has to take one.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -127,6 +130,11 @@ impl Hints {
     /// A node is back: what is kept for it may go.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Whether something is kept for a node.
+    pub(super) fn has_for(&self, node: &NodeId) -> bool {
+        self.lock().get(&Some(node.clone())).is_some_and(|kept| kept.count > 0)
     }
 
     /// Bytes of all hints.
@@ -417,14 +425,13 @@ impl Node {
             let page = self.store.scan(Space::Hints, range.clone(), PAGE).await?;
             let bytes = page.entries.iter().map(|(key, value)| (key.len() + value.len()) as u64);
             let bytes = bytes.sum();
-            let went = is_up && self.replay_page(page.entries.clone()).await;
-            if !went {
+            if !is_up || !self.replay_page(&page.entries, bytes, &mut pace).await {
                 self.drop_old_hints(page.entries).await;
+                if is_up {
+                    return Ok(());
+                }
+                pace.rest(bytes).await;
             }
-            if is_up && !went {
-                return Ok(());
-            }
-            pace.rest(bytes).await;
             match page.next {
                 Some(next) if !self.phase.borrow().is_over() => range = range.resume_at(next),
                 _ => return Ok(()),
@@ -433,8 +440,28 @@ impl Node {
     }
 
     /// Whether all of a page went.
-    async fn replay_page(self: &Arc<Self>, entries: Vec<(Bytes, Bytes)>) -> bool {
-        let replays = entries.into_iter().map(|(key, value)| {
+    async fn replay_page(
+        self: &Arc<Self>,
+        mut entries: &[(Bytes, Bytes)],
+        bytes: u64,
+        pace: &mut Pace,
+    ) -> bool {
+        let each = bytes / entries.len().max(1) as u64;
+        while !entries.is_empty() {
+            let most = if pace.are_clients_served() { BESIDE_CLIENTS } else { entries.len() };
+            let (piece, rest) = entries.split_at(most.min(entries.len()));
+            entries = rest;
+            if !self.replay_piece(piece).await {
+                return false;
+            }
+            pace.rest(each * piece.len() as u64).await;
+        }
+        true
+    }
+
+    /// Whether all of a piece went.
+    async fn replay_piece(self: &Arc<Self>, entries: &[(Bytes, Bytes)]) -> bool {
+        let replays = entries.iter().cloned().map(|(key, value)| {
             let node = Arc::clone(self);
             async move { node.replay_hint(key, value).await }
         });

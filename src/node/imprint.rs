@@ -20,6 +20,10 @@ use crate::types::KeyPath;
 /// The format of [`Deleted`].
 const DELETED_FORMAT: u8 = 1;
 
+/// Whether hash trees are kept at all. Built without them only to count what they cost: see
+/// `benches/trees.sh`.
+const KEEPS_TREES: bool = option_env!("STARLING_BENCH_WITHOUT_TREES").is_none();
+
 /// What kind of record a key has, and its digest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Imprint {
@@ -61,7 +65,7 @@ impl Deleted {
 impl Imprint {
     /// That of a record or its summary.
     pub(super) fn of<E: Entry>(record: &Survivors<E>) -> Self {
-        if record.is_absent() {
+        if record.is_absent() || !KEEPS_TREES {
             Self::Absent
         } else if record.is_husk() {
             Self::Husk(record.digest())

@@ -48,6 +48,7 @@ pub(super) struct Pace {
     bytes_per_second: u64,
     piece_begun: Instant,
     requests_before: u64,
+    were_clients_served: bool,
 }
 
 impl Pace {
@@ -59,7 +60,16 @@ impl Pace {
             bytes_per_second,
             piece_begun: Instant::now(),
             requests_before,
+            were_clients_served: false,
         }
+    }
+
+    /// Whether clients were served during the last piece: then pieces should be small.
+    pub(super) fn are_clients_served(&self) -> bool {
+        let clients = &self.node.clients;
+        clients.begun.load(Ordering::Relaxed) != self.requests_before
+            || clients.in_flight.load(Ordering::Relaxed) > 0
+            || self.were_clients_served
     }
 
     /// Ends a piece that has moved so many bytes, and rests before the next.
@@ -69,12 +79,13 @@ impl Pace {
             0 => Duration::ZERO,
             rate => Duration::from_micros(bytes.saturating_mul(1_000_000) / rate),
         };
-        let clients = &self.node.clients;
-        let begun = clients.begun.load(Ordering::Relaxed);
-        let are_served = begun != std::mem::replace(&mut self.requests_before, begun)
-            || clients.in_flight.load(Ordering::Relaxed) > 0;
-        let for_clients =
-            if are_served { (took * RESTS).min(LONGEST_REST) } else { Duration::ZERO };
+        self.were_clients_served = false;
+        self.were_clients_served = self.are_clients_served();
+        self.requests_before = self.node.clients.begun.load(Ordering::Relaxed);
+        let for_clients = match self.were_clients_served {
+            true => (took * RESTS).min(LONGEST_REST),
+            false => Duration::ZERO,
+        };
         let rest = due.saturating_sub(took).max(for_clients);
         if rest.is_zero() {
             tokio::task::yield_now().await;

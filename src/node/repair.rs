@@ -16,6 +16,8 @@ use crate::types::{NodeId, VnodeId};
 #[derive(Debug)]
 pub(super) struct Repair {
     pairs: Mutex<BTreeMap<NodeId, Pair>>,
+    /// With whom this node compares now.
+    comparing: Mutex<Option<NodeId>>,
     /// A pair has become due.
     pub(super) wake: Notify,
     /// What was never proven counts from here.
@@ -26,6 +28,8 @@ pub(super) struct Repair {
 struct Pair {
     /// When the two are to be compared next; `None`: now.
     due: Option<Instant>,
+    /// When it was last asked to be compared at once.
+    requested: Option<Instant>,
     proofs: BTreeMap<VnodeId, Instant>,
     records_repaired: u64,
     bytes_moved: u64,
@@ -33,14 +37,22 @@ struct Pair {
 
 impl Repair {
     pub(super) fn new() -> Self {
-        Self { pairs: Mutex::default(), wake: Notify::new(), begun: Instant::now() }
+        Self {
+            pairs: Mutex::default(),
+            comparing: Mutex::default(),
+            wake: Notify::new(),
+            begun: Instant::now(),
+        }
     }
 
     /// All vnodes shared with a node, or with every one, are to be compared now.
     pub(super) fn request(&self, node: Option<&NodeId>) {
         let mut pairs = self.lock();
         match node {
-            Some(node) => pairs.entry(node.clone()).or_default().due = None,
+            Some(node) => {
+                let pair = pairs.entry(node.clone()).or_default();
+                (pair.due, pair.requested) = (None, Some(Instant::now()));
+            }
             None => pairs.values_mut().for_each(|pair| pair.due = None),
         }
         drop(pairs);
@@ -50,6 +62,23 @@ impl Repair {
     /// Whether the two are to be compared now.
     pub(super) fn is_due(&self, node: &NodeId) -> bool {
         self.lock().get(node).and_then(|pair| pair.due).is_none_or(|due| due <= Instant::now())
+    }
+
+    /// Whether it was asked for no longer ago than this that a node is compared at once.
+    pub(super) fn was_requested_within(&self, node: &NodeId, time: Duration) -> bool {
+        let requested = self.lock().get(node).and_then(|pair| pair.requested);
+        requested.is_some_and(|requested| requested.elapsed() < time)
+    }
+
+    /// With whom this node compares from now on.
+    pub(super) fn set_comparing(&self, node: Option<NodeId>) {
+        *self.comparing.lock().unwrap_or_else(PoisonError::into_inner) = node;
+    }
+
+    /// Whether this node compares with that one now.
+    pub(super) fn is_comparing_with(&self, node: &NodeId) -> bool {
+        let comparing = self.comparing.lock().unwrap_or_else(PoisonError::into_inner);
+        comparing.as_ref() == Some(node)
     }
 
     /// Plans the next comparison.

@@ -392,6 +392,9 @@ pub enum Refusal {
     /// What was sent may be older than what was purged; this is its purge number.
     #[error("the record was read before the last purge; read it again")]
     StalePurge(PurgeNumber),
+    /// It brings the two together already, by hints or by a comparison of its own.
+    #[error("it brings the two together already")]
+    Later,
     /// It keeps no more hints.
     #[error("it has no room for more hints")]
     HintsFull,
