@@ -14,6 +14,7 @@ mod formation;
 mod forwarded;
 mod greeting;
 mod handler;
+mod handoff;
 mod hints;
 mod imprint;
 #[cfg(any(test, feature = "sim"))]

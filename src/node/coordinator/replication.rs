@@ -16,8 +16,8 @@ use crate::node::instruments::PlantedBug;
 use crate::node::layout::{Layout, Peer, ReplicaSet};
 use crate::node::replica::{Minted, Place};
 use crate::node::{Node, Phase};
-use crate::peer::messages::{Answer, Refusal, Request, WriteFailure};
-use crate::protocol::causality::{Context, ContextToken, token_cover_after_write};
+use crate::peer::messages::{Answer, Carried, Refusal, Request, WriteFailure};
+use crate::protocol::causality::{Context, ContextToken, Dot, Summary, token_cover_after_write};
 use crate::protocol::operation::{
     Acks, EtagSet, OperationError, ReplicaOutcome, Seen, WriteAnswer,
 };
@@ -228,7 +228,7 @@ impl<'a> Replication<'a> {
         let node = Arc::clone(self.node);
         let peer = Arc::clone(self.set.peer(replica));
         let place = Place::new(self.set.vnode, self.job.path.clone());
-        let mut record = self.minted.stored.clone();
+        let (mut record, dot) = (self.minted.stored.clone(), self.minted.dot);
         let (deadline, request_id) = (self.job.deadline, self.job.request_id.clone());
         Box::pin(async move {
             loop {
@@ -241,10 +241,14 @@ impl<'a> Replication<'a> {
                     Err(PeerFailure::Refused(Refusal::StalePurge(number))) => number,
                     Err(failure) => return (replica, Err(failure)),
                 };
-                // Purged meanwhile: what is read again holds the write, or what replaced it.
+                // Purged meanwhile: what is read again holds the write, or what replaced it; unless
+                // this replica's own copy has failed.
                 match node.carried_after(&place, number).await {
-                    Ok(Some(again)) => record = again,
-                    Ok(None) => return (replica, Ok(Sending::Taken)),
+                    Ok(Some(again)) if has_seen(&again, dot) => record = again,
+                    Ok(_) => {
+                        let stale = Refusal::StalePurge(number);
+                        return (replica, Err(PeerFailure::Refused(stale)));
+                    }
                     Err(refusal) => return (replica, Err(PeerFailure::Refused(refusal))),
                 }
             }
@@ -330,6 +334,11 @@ impl<'a> Replication<'a> {
             token_cover_after_write(&minted.record, &seen_by_client, &minted.replaced, minted.dot);
         ContextToken::seal(&cover, &self.job.path, self.node.token_key_of(self.layout))
     }
+}
+
+/// Whether a record holds a write, or what replaced it.
+fn has_seen(carried: &Carried, dot: Dot) -> bool {
+    Summary::from_stored_bytes(&carried.record).is_ok_and(|record| record.context().contains(dot))
 }
 
 fn begun(error: OperationError) -> WriteFailure {

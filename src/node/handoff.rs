@@ -1,0 +1,312 @@
+//! Bringing hints to their targets as they come back (Dynamo, section 4.6; correctness, section 4).
+//!
+//! A hint is removed under the lock of its key, and only if it does not stand for something newer by
+//! then.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use super::Node;
+use super::calls::PeerFailure;
+use super::hints::{Hint, PAGE, Target};
+use super::instruments::PlantedBug;
+use super::layout::Peer;
+use super::pace::Pace;
+use super::replica::Place;
+use crate::peer::messages::{Answer, Carried, Refusal, Request};
+use crate::storage::schema::{hints_for, parse_hint_key};
+use crate::storage::{Batch, ReadError, Space, Syncing};
+
+/// How many are on their way at once.
+const CONCURRENT: usize = 64;
+
+/// How many are brought between two rests while clients are being served.
+const BESIDE_CLIENTS: usize = 16;
+
+/// How long a target has to take one.
+const REPLAY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a target is back, and which hints are too old.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a record is read again because of a purge.
+const TRIES: u32 = 3;
+
+/// What became of a hint that was to be brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replayed {
+    /// The target has it; the hint is gone, or stands for something newer.
+    Brought,
+    /// It is of no use any more.
+    Pointless,
+    /// The target did not take it.
+    Failed,
+}
+
+/// A hint as it was read.
+struct KeptHint {
+    target: Target,
+    place: Place,
+    key: Bytes,
+    value: Bytes,
+}
+
+/// What shows that a hint stands for nothing newer.
+enum Unchanged {
+    /// The hint is still the same.
+    Hint,
+    /// This node still holds the record that was brought.
+    Own(Option<Bytes>),
+}
+
+impl KeptHint {
+    fn parse(key: Bytes, value: Bytes) -> Option<(Self, Hint)> {
+        let (target, vnode, path) = parse_hint_key(&key).ok()?;
+        let hint = Hint::decode(&value).ok()?;
+        let place = Place::new(vnode, path);
+        Some((Self { target, place, key, value }, hint))
+    }
+}
+
+impl Node {
+    /// Brings hints to their targets as they come back, until the node stops.
+    pub(super) fn spawn_handoff(self: &Arc<Self>) {
+        let node = Arc::clone(self);
+        self.tasks.spawn_untracked(async move {
+            let phase = node.phase();
+            loop {
+                let wait = tokio::time::timeout(LOOK_EVERY, node.hints.wake.notified());
+                tokio::select! {
+                    biased;
+                    _ = phase.wait_for(|phase| phase.is_over()) => return,
+                    _ = wait => {}
+                }
+                node.tasks.track(node.hand_off()).await;
+            }
+        });
+    }
+
+    async fn hand_off(self: &Arc<Self>) {
+        if self.hints.is_in_doubt.swap(false, Ordering::Relaxed)
+            && let Err(error) = self.hints.count_all(&*self.store).await
+        {
+            tracing::error!(%error, "hints can't be read");
+            self.hints.doubt();
+        }
+        for target in self.hints.targets() {
+            if self.phase.borrow().is_over() {
+                return;
+            }
+            if let Err(error) = self.replay(&target).await {
+                tracing::error!(%error, "hints can't be read");
+            }
+        }
+    }
+
+    /// Brings all hints of one target, as far as it takes them; and drops those that are too old.
+    async fn replay(self: &Arc<Self>, target: &Target) -> Result<(), ReadError> {
+        let layout = self.layout().expect("hints are of a layout");
+        let is_up = match target {
+            Some(id) => layout.peer(id).is_some_and(|peer| peer.is_up()),
+            None => true,
+        };
+        let mut pace = Pace::new(self, self.settings.hints.max_bytes_per_second);
+        let mut range = hints_for(target.as_ref());
+        loop {
+            let page = self.store.scan(Space::Hints, range.clone(), PAGE).await?;
+            let bytes = page.entries.iter().map(|(key, value)| (key.len() + value.len()) as u64);
+            let bytes = bytes.sum();
+            if !is_up || !self.replay_page(&page.entries, bytes, &mut pace).await {
+                self.drop_old_hints(page.entries).await;
+                if is_up {
+                    return Ok(());
+                }
+                pace.rest(bytes).await;
+            }
+            match page.next {
+                Some(next) if !self.phase.borrow().is_over() => range = range.resume_at(next),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Whether all of a page went.
+    async fn replay_page(
+        self: &Arc<Self>,
+        mut entries: &[(Bytes, Bytes)],
+        bytes: u64,
+        pace: &mut Pace,
+    ) -> bool {
+        let each = bytes / entries.len().max(1) as u64;
+        while !entries.is_empty() {
+            let most = if pace.are_clients_served() { BESIDE_CLIENTS } else { entries.len() };
+            let (piece, rest) = entries.split_at(most.min(entries.len()));
+            entries = rest;
+            if !self.replay_piece(piece).await {
+                return false;
+            }
+            pace.rest(each * piece.len() as u64).await;
+        }
+        true
+    }
+
+    /// Whether all of a piece went.
+    async fn replay_piece(self: &Arc<Self>, entries: &[(Bytes, Bytes)]) -> bool {
+        let replays = entries.iter().cloned().map(|(key, value)| {
+            let node = Arc::clone(self);
+            async move { node.replay_hint(key, value).await }
+        });
+        let mut replays = futures_util::stream::iter(replays).buffered(CONCURRENT);
+        while let Some(replayed) = replays.next().await {
+            match replayed {
+                Replayed::Brought => self.metrics.hint_replayed(),
+                Replayed::Pointless => {}
+                Replayed::Failed => return false,
+            }
+        }
+        true
+    }
+
+    async fn replay_hint(self: Arc<Self>, key: Bytes, value: Bytes) -> Replayed {
+        let Some((kept, hint)) = KeptHint::parse(key, value) else {
+            tracing::error!("a hint is damaged");
+            self.metrics.alarm("corrupt-hint");
+            return Replayed::Pointless;
+        };
+        let layout = self.layout().expect("hints are of a layout");
+        let set = layout.replicas_of(kept.place.vnode);
+        let takers: Vec<Arc<Peer>> = match &kept.target {
+            Some(id) => set.peers.iter().filter(|peer| peer.id == *id).cloned().collect(),
+            None => set.peers.iter().filter(|peer| peer.is_up()).cloned().collect(),
+        };
+        for peer in takers {
+            let brought = match &hint.record {
+                Some(record) => self.bring_kept(&peer, &kept, record).await,
+                None => self.bring_own(&peer, &kept).await,
+            };
+            if brought != Replayed::Failed {
+                return brought;
+            }
+        }
+        Replayed::Failed
+    }
+
+    /// Brings a record that is kept with its hint.
+    async fn bring_kept(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        kept: &KeptHint,
+        record: &Bytes,
+    ) -> Replayed {
+        // Once more, if the target knows of a purge that this node had not heard of. No record of
+        // this partition can have been purged by it: this node has not confirmed that it keeps no
+        // hint.
+        for _ in 0..TRIES {
+            let purge = self.vnodes.purge_number(kept.place.vnode);
+            let carried = Carried { record: record.clone(), purge };
+            match self.bring(peer, &kept.place, carried).await {
+                Ok(()) => return self.remove_hint(kept, Unchanged::Hint).await,
+                Err(PeerFailure::Refused(Refusal::StalePurge(number))) => {
+                    if self.adopt_purge_number(kept.place.vnode, number).await.is_err() {
+                        return Replayed::Failed;
+                    }
+                }
+                Err(_) => return Replayed::Failed,
+            }
+        }
+        Replayed::Failed
+    }
+
+    /// Brings what this node, a replica itself, holds of a key.
+    async fn bring_own(self: &Arc<Self>, peer: &Arc<Peer>, kept: &KeptHint) -> Replayed {
+        for _ in 0..TRIES {
+            let carried = match self.carried_when_settled(&kept.place).await {
+                Ok(Some(carried)) => carried,
+                // Purged, or damaged here: what there is comes from others.
+                Ok(None) | Err(Refusal::Quarantined) => {
+                    self.remove_hint(kept, Unchanged::Own(None)).await;
+                    return Replayed::Pointless;
+                }
+                Err(_) => return Replayed::Failed,
+            };
+            let record = carried.record.clone();
+            match self.bring(peer, &kept.place, carried).await {
+                Ok(()) => return self.remove_hint(kept, Unchanged::Own(Some(record))).await,
+                Err(PeerFailure::Refused(Refusal::StalePurge(number))) => {
+                    if self.meet_purge_number(kept.place.vnode, number).await.is_err() {
+                        return Replayed::Failed;
+                    }
+                }
+                Err(_) => return Replayed::Failed,
+            }
+        }
+        Replayed::Failed
+    }
+
+    async fn bring(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        place: &Place,
+        record: Carried,
+    ) -> Result<(), PeerFailure> {
+        let request = Request::Merge { path: place.path.clone(), record, answers: false };
+        match self.call(peer, request, Instant::now() + REPLAY_TIMEOUT, None).await? {
+            Answer::Merged(_) => Ok(()),
+            _ => Err(PeerFailure::WrongAnswer),
+        }
+    }
+
+    /// Removes a hint under its key's lock, unless it stands for something newer by now.
+    async fn remove_hint(self: &Arc<Self>, kept: &KeptHint, unchanged: Unchanged) -> Replayed {
+        let _guard = self.locks.lock(kept.place.key()).await;
+        let is_unchanged = match unchanged {
+            Unchanged::Hint => {
+                let now = self.store.get(Space::Hints, kept.key.clone()).await;
+                matches!(now, Ok(Some(now)) if now == kept.value)
+            }
+            Unchanged::Own(sent) => {
+                let now = self.carried(&kept.place).await.ok().flatten();
+                now.map(|now| now.record) == sent
+            }
+        };
+        if !is_unchanged {
+            return Replayed::Brought;
+        }
+        let _writing = self.hints.writing.read().await;
+        let mut batch = Batch::default();
+        batch.delete(Space::Hints, kept.key.clone());
+        match self.store.commit(batch, Syncing::AsConfigured).await {
+            Ok(()) => {
+                self.hints.remove(&kept.target, (kept.key.len() + kept.value.len()) as u64);
+                Replayed::Brought
+            }
+            // It is brought once more, which changes nothing.
+            Err(_) => {
+                self.hints.doubt();
+                Replayed::Failed
+            }
+        }
+    }
+
+    /// Drops hints that are too old. Never one that was counted.
+    async fn drop_old_hints(self: &Arc<Self>, entries: Vec<(Bytes, Bytes)>) {
+        let max_age_ms = self.settings.hints.max_age.as_millis() as u64;
+        let now_ms = self.clock.wall_ms();
+        for (key, value) in entries {
+            let Some((kept, hint)) = KeptHint::parse(key, value) else { continue };
+            let may_go = !hint.is_counted || self.instruments.has(PlantedBug::CountedHintDropped);
+            if !may_go || now_ms.saturating_sub(hint.since_ms) <= max_age_ms {
+                continue;
+            }
+            self.remove_hint(&kept, Unchanged::Hint).await;
+            if let Some(target) = &kept.target {
+                self.drop_hint(target);
+            }
+        }
+    }
+}
