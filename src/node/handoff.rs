@@ -20,7 +20,7 @@ use super::pace::Pace;
 use super::replica::Place;
 use crate::peer::messages::{Answer, Carried, Refusal, Request};
 use crate::storage::schema::{hints_for, parse_hint_key};
-use crate::storage::{Batch, ReadError, Space, Syncing};
+use crate::storage::{Batch, ReadError, ScanLimit, Space, Syncing};
 
 /// How many are on their way at once.
 const CONCURRENT: usize = 64;
@@ -98,7 +98,7 @@ impl Node {
             tracing::error!(%error, "hints can't be read");
             self.hints.doubt();
         }
-        for target in self.hints.targets() {
+        for target in self.targets().await {
             if self.phase.borrow().is_over() {
                 return;
             }
@@ -106,6 +106,25 @@ impl Node {
                 tracing::error!(%error, "hints can't be read");
             }
         }
+    }
+
+    /// For whom something is kept: by the counts, and where these say nothing by a look at the disk,
+    /// so that no hint rests on a count.
+    async fn targets(self: &Arc<Self>) -> Vec<Target> {
+        let layout = self.layout().expect("hints are of a layout");
+        let one = ScanLimit { entries: 1, bytes: 1 };
+        let mut targets = self.hints.targets();
+        for target in layout.others().map(|peer| Some(peer.id.clone())).chain([None]) {
+            if targets.contains(&target) {
+                continue;
+            }
+            let found = self.store.scan(Space::Hints, hints_for(target.as_ref()), one).await;
+            if found.is_ok_and(|page| !page.entries.is_empty()) {
+                self.hints.doubt();
+                targets.push(target);
+            }
+        }
+        targets
     }
 
     /// Brings all hints of one target, as far as it takes them; and drops those that are too old.

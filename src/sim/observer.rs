@@ -37,9 +37,8 @@ struct State {
     formed: BTreeSet<usize>,
     batches: u64,
     contradictions: Vec<String>,
-    /// What each node was last seen to have seen of a key.
-    contexts: BTreeMap<(usize, KeyPath), Context>,
-    /// What was stripped or deleted for good, by key.
+    /// What was stripped, by key: nothing else is deleted for good. By husks, as what else was queued
+    /// for a disk may never have come there.
     purged: BTreeMap<KeyPath, Context>,
     risen: Vec<String>,
     /// In which batch a version first came to a node.
@@ -54,13 +53,9 @@ impl Observer {
     pub fn saw(&self, node: usize, batch: &Batch) {
         let mut state = self.lock();
         state.batches += u64::from(!batch.is_empty());
-        let is_quarantine =
-            |change: &Change| matches!(change, Change::Put { space: Space::Quarantine, .. });
-        let is_purge = !batch.changes().iter().any(is_quarantine);
         for change in batch.changes() {
             match change {
                 Change::Put { space: Space::Records, key, value } => state.record(node, key, value),
-                Change::Delete { space: Space::Records, key } if is_purge => state.purge(node, key),
                 Change::Put { space: Space::Hints, key, .. } => state.hint(node, key),
                 Change::Put { space: Space::Meta, key, value }
                     if *key == MetaKey::ClusterState.to_bytes() =>
@@ -137,17 +132,9 @@ impl State {
         }
     }
 
-    fn purge(&mut self, node: usize, key: &Bytes) {
-        let (_, path) = parse_record_key(key).expect("nodes write keys of the schema");
-        if let Some(context) = self.contexts.remove(&(node, path.clone())) {
-            self.purged.entry(path).or_default().join(&context);
-        }
-    }
-
     fn record(&mut self, node: usize, key: &Bytes, value: &Bytes) {
         let (_, path) = parse_record_key(key).expect("nodes write keys of the schema");
         let record = Record::from_stored_bytes(value.clone()).expect("nodes write whole records");
-        self.contexts.insert((node, path.clone()), record.context().clone());
         if record.is_husk() {
             self.purged.entry(path.clone()).or_default().join(record.context());
         }
