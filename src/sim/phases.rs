@@ -30,6 +30,9 @@ const MENDED_WITHIN: Duration = Duration::from_secs(90);
 /// From then on until what was deleted is purged; wall clocks that were off by minutes count.
 const PURGED_WITHIN: Duration = Duration::from_secs(600);
 
+/// After so long keys in quarantine have no other copy anywhere.
+const LOSS_ACCEPTED_AFTER: Duration = Duration::from_secs(45);
+
 /// How long nothing may be written then.
 const QUIET_FOR: Duration = Duration::from_secs(12);
 
@@ -194,8 +197,17 @@ async fn settled(world: &Arc<World>) -> Result<(), String> {
 
 /// Waits until all vnodes are complete, no hints are left, and all replicas are the same.
 async fn come_together(world: &Arc<World>) {
+    let begun = Instant::now();
+    let mut is_accepted = false;
     while !what_is_open(world).await.is_empty() {
         sleep(Duration::from_millis(500)).await;
+        // What no replica has an undamaged record of by then, operators give up.
+        if begun.elapsed() > LOSS_ACCEPTED_AFTER && !std::mem::replace(&mut is_accepted, true) {
+            world.common.trace.note("phase", "losses are accepted");
+            for (_, node) in serving(world) {
+                drop(Service::begin_repair(&node, true).await);
+            }
+        }
     }
 }
 
@@ -210,6 +222,10 @@ async fn what_is_open(world: &World) -> String {
         }
         if let Some(path) = damaged(world, number) {
             return format!("the record of {path:?} on node-{} is damaged", number + 1);
+        }
+        let quarantined = quarantined(world, number);
+        if quarantined > 0 {
+            return format!("node-{} has {quarantined} damaged keys", number + 1);
         }
         let hints = hints(world, number);
         if let Some(target) = hints.first() {
@@ -228,6 +244,12 @@ fn damaged(world: &World, number: usize) -> Option<KeyPath> {
     let is_damaged = |stored: &bytes::Bytes| Record::from_stored_bytes(stored.clone()).is_err();
     let (key, _) = records.into_iter().find(|(_, stored)| is_damaged(stored))?;
     parse_record_key(&key).ok().map(|(_, path)| path)
+}
+
+/// How many keys of a machine count for nothing, as their record was damaged.
+fn quarantined(world: &World, number: usize) -> usize {
+    let running = world.machines[number].running();
+    running.map_or(0, |running| running.disk.memory().entries(Space::Quarantine).len())
 }
 
 /// For whom a machine keeps hints that could be brought.
