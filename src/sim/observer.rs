@@ -40,6 +40,10 @@ struct State {
     /// What was stripped, by key: nothing else is deleted for good. By husks, as what else was queued
     /// for a disk may never have come there.
     purged: BTreeMap<KeyPath, Context>,
+    /// The last husk of a key on a node.
+    husks: BTreeMap<(usize, KeyPath), Context>,
+    /// What was deleted for good, behind a fence, by key.
+    deleted: BTreeMap<KeyPath, Context>,
     risen: Vec<String>,
     /// In which batch a version first came to a node.
     arrivals: BTreeMap<(usize, Dot), u64>,
@@ -53,9 +57,16 @@ impl Observer {
     pub fn saw(&self, node: usize, batch: &Batch) {
         let mut state = self.lock();
         state.batches += u64::from(!batch.is_empty());
+        let is_quarantine = batch
+            .changes()
+            .iter()
+            .any(|change| matches!(change, Change::Put { space: Space::Quarantine, .. }));
         for change in batch.changes() {
             match change {
                 Change::Put { space: Space::Records, key, value } => state.record(node, key, value),
+                Change::Delete { space: Space::Records, key } if !is_quarantine => {
+                    state.delete(node, key);
+                }
                 Change::Put { space: Space::Hints, key, .. } => state.hint(node, key),
                 Change::Put { space: Space::Meta, key, value }
                     if *key == MetaKey::ClusterState.to_bytes() =>
@@ -132,15 +143,24 @@ impl State {
         }
     }
 
+    /// A husk was deleted.
+    fn delete(&mut self, node: usize, key: &Bytes) {
+        let (_, path) = parse_record_key(key).expect("nodes write keys of the schema");
+        if let Some(context) = self.husks.remove(&(node, path.clone())) {
+            self.deleted.entry(path).or_default().join(&context);
+        }
+    }
+
     fn record(&mut self, node: usize, key: &Bytes, value: &Bytes) {
         let (_, path) = parse_record_key(key).expect("nodes write keys of the schema");
         let record = Record::from_stored_bytes(value.clone()).expect("nodes write whole records");
         if record.is_husk() {
             self.purged.entry(path.clone()).or_default().join(record.context());
+            self.husks.insert((node, path.clone()), record.context().clone());
         }
-        let purged = self.purged.get(&path);
+        let deleted = self.deleted.get(&path);
         for version in record.live() {
-            if purged.is_some_and(|purged| purged.contains(version.dot())) {
+            if deleted.is_some_and(|deleted| deleted.contains(version.dot())) {
                 let dot = version.dot();
                 self.risen.push(format!("{path:?}: {dot} came back to node-{}", node + 1));
             }
