@@ -35,7 +35,7 @@ pub enum PlantedBug {
     SkippedHint,
     /// A hint that was counted in an answer is dropped for age.
     CountedHintDropped,
-    /// A tombstone is stripped though other replicas were not asked what they hold.
+    /// A tombstone is purged whatever the other replicas say that they hold.
     PurgeWithoutProof,
     /// Husks are deleted though older records may be under way.
     PurgeWithoutFence,

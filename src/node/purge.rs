@@ -375,11 +375,7 @@ impl Round<'_> {
         if tombstones.is_empty() {
             return Ok(Vec::new());
         }
-        let confirmed = if self.node.instruments.has(PlantedBug::PurgeWithoutProof) {
-            tombstones
-        } else {
-            self.agreed(PurgeOrder::Confirm, tombstones).await?
-        };
+        let confirmed = self.agreed(PurgeOrder::Confirm, tombstones).await?;
         let stripped = self.agreed(PurgeOrder::Strip, confirmed).await?;
         let mut husks = Vec::new();
         for (path, _) in stripped {
@@ -432,7 +428,12 @@ impl Round<'_> {
             return Ok(keys);
         }
         let mut agreed = vec![true; keys.len()];
-        for answer in self.all(self.replicas(), order(keys.clone())).await? {
+        let needs_proof = !self.node.instruments.has(PlantedBug::PurgeWithoutProof);
+        let answers = self.all(self.replicas(), order(keys.clone())).await?;
+        for (replica, answer) in self.set.indices().zip(answers) {
+            if !needs_proof && self.set.local != Some(replica) {
+                continue;
+            }
             let PurgeAnswer::Keys(done) = answer else {
                 return Err(PeerFailure::WrongAnswer.into());
             };
