@@ -129,6 +129,9 @@ impl FoundingTerms {
             replication_factor: self.replication_factor,
             nodes,
             tables: vec![table],
+            buckets: BTreeMap::new(),
+            transition: None,
+            former: Vec::new(),
         };
         let bytes = postcard::to_stdvec(&state).expect("plain data always encodes");
         let hash = blake3::hash(&bytes);

@@ -1,5 +1,7 @@
 //! The assignment of partitions to replica sets, as it is kept in memory, persisted and gossiped.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::ideal::{Ideal, NodeIndex};
@@ -102,6 +104,29 @@ impl Table {
         primaries::choose(&mut cells, width, &loads, &previous);
         let nodes = members.into_iter().map(|member| member.id).collect();
         Self { factor, partitions, nodes, cells }
+    }
+
+    /// The same table with other names in the places of some nodes. A name that is there already
+    /// keeps its place, and the other stays as it is.
+    pub fn renamed(&self, names: &BTreeMap<NodeId, NodeId>) -> Self {
+        let is_free = |new: &NodeId| self.nodes.binary_search(new).is_err();
+        let rename = |old: &NodeId| match names.get(old) {
+            Some(new) if is_free(new) => new.clone(),
+            _ => old.clone(),
+        };
+        let renamed: Vec<NodeId> = self.nodes.iter().map(rename).collect();
+        let mut order: Vec<usize> = (0..renamed.len()).collect();
+        order.sort_by(|a, b| renamed[*a].cmp(&renamed[*b]));
+        let mut places = vec![0; renamed.len()];
+        for (place, old) in order.iter().enumerate() {
+            places[*old] = place as NodeIndex;
+        }
+        Self {
+            factor: self.factor,
+            partitions: self.partitions,
+            nodes: order.iter().map(|old| renamed[*old].clone()).collect(),
+            cells: self.cells.iter().map(|cell| places[usize::from(*cell)]).collect(),
+        }
     }
 
     /// N: how many replicas a partition has where there are as many nodes.
