@@ -89,6 +89,12 @@ impl Level {
         }
     }
 
+    /// Replicas that the level needs of a set of `n`, and never more than it has: for the other set
+    /// of a key whose replica set changes (correctness, section 7, rule 10).
+    pub fn clamped(self, n: u8) -> u8 {
+        self.wanted(n).min(n)
+    }
+
     fn within(self, n: u8) -> Result<NonZeroU8, LevelError> {
         let required = self.wanted(n);
         NonZeroU8::new(required).filter(|r| r.get() <= n).ok_or(LevelError::AboveN {

@@ -154,6 +154,11 @@ impl ReplicationFactor {
         }
     }
 
+    /// All there are.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (1..=16).filter_map(|n| Self::new(n).ok())
+    }
+
     /// The number.
     pub const fn get(self) -> u8 {
         self.0.get()

@@ -14,7 +14,7 @@
 
 use smallvec::SmallVec;
 
-use super::{ReplicaIndex, majority};
+use super::{Group, Places, ReplicaIndex, majority};
 
 /// What replicas hold of a key and a read merges: a record, or its heads.
 pub trait Mergeable {
@@ -61,11 +61,14 @@ pub enum RepairMode {
 /// How a read is to be done.
 #[derive(Clone, Debug)]
 pub struct GetPlan {
-    /// R.
-    pub required: u8,
-    /// The size of the replica set.
-    pub n: u8,
-    /// Replicas that may be asked, the best first. Those known to be down are not among them.
+    /// The sets that are read, each with its R.
+    pub groups: SmallVec<[Group; 2]>,
+    /// The sets on whose majorities a merge must stand once it had to be sent anywhere.
+    pub mended: SmallVec<[Places; 2]>,
+    /// How many replicas all sets have.
+    pub places: u8,
+    /// Replicas that may be asked, and sent the merge, the best first. Those known to be down are
+    /// not among them.
     pub candidates: SmallVec<[ReplicaIndex; 5]>,
     /// Whether all but one are asked for digests only.
     pub digests: bool,
@@ -116,14 +119,17 @@ pub struct Get<D> {
     merged: Option<D>,
     /// How many answers count, once that is fixed: what follows is repair.
     settled: Option<u8>,
+    /// The merge was sent to a replica that lacked some of it.
+    was_sent: bool,
     done: bool,
 }
 
 impl<D: Mergeable> Get<D> {
-    /// Begins a read; the commands ask the first `required` candidates.
+    /// Begins a read; the commands ask as many of the first candidates as the levels need.
     pub fn start(plan: GetPlan) -> (Self, Vec<GetCommand>) {
-        let heard = SmallVec::from_elem(Heard::Nothing, plan.n as usize);
-        let mut get = Self { plan, heard, merged: None, settled: None, done: false };
+        let heard = SmallVec::from_elem(Heard::Nothing, plan.places as usize);
+        let mut get =
+            Self { plan, heard, merged: None, settled: None, was_sent: false, done: false };
         let commands = get.step();
         (get, commands)
     }
@@ -181,12 +187,18 @@ impl<D: Mergeable> Get<D> {
             return self.mend_spare().into_iter().collect();
         }
         // A record that is only on its way may be what is slow.
-        self.ask_spare(self.merged.is_some()).into_iter().collect()
+        let read = self.plan.groups.iter().map(|group| group.members);
+        let read = read.fold(Places::default(), Places::and);
+        self.ask_spare(read, self.merged.is_some()).into_iter().collect()
     }
 
-    /// The answers that count so far.
+    /// The answers that count so far, of the first set.
     pub fn got(&self) -> u8 {
-        self.count(|heard| matches!(heard, Heard::Digest(_) | Heard::Merged(_)))
+        self.plan.groups.first().map_or(0, |group| self.got_of(group.members))
+    }
+
+    fn got_of(&self, set: Places) -> u8 {
+        self.count(set, |heard| matches!(heard, Heard::Digest(_) | Heard::Merged(_)))
     }
 
     /// What to answer, after [`GetCommand::Finish`].
@@ -220,17 +232,20 @@ impl<D: Mergeable> Get<D> {
         self.mend()
     }
 
-    /// Gathers answers until `required` of them are in the merge.
+    /// Gathers answers until as many as each level needs are in the merge.
     fn collect(&mut self) -> Vec<GetCommand> {
         let mut commands = Vec::new();
-        while self.got() + self.outstanding() < self.plan.required {
-            let has_full = self.merged.is_some() || self.heard.contains(&Heard::Asked(Want::Full));
-            match self.ask_spare(has_full) {
-                Some(command) => commands.push(command),
-                None => return self.end(GetCommand::Fail),
+        for group in self.plan.groups.clone() {
+            while self.got_of(group.members) + self.outstanding(group.members) < group.required {
+                let is_on_its_way = self.heard.contains(&Heard::Asked(Want::Full));
+                let has_full = self.merged.is_some() || is_on_its_way;
+                match self.ask_spare(group.members, has_full) {
+                    Some(command) => commands.push(command),
+                    None => return self.end(GetCommand::Fail),
+                }
             }
         }
-        if self.got() < self.plan.required {
+        if self.plan.groups.iter().any(|group| self.got_of(group.members) < group.required) {
             return commands;
         }
         let unmerged = self.unmerged();
@@ -265,33 +280,49 @@ impl<D: Mergeable> Get<D> {
 
     /// Mends stale replicas, as far as the answer has to wait for it.
     fn mend(&mut self) -> Vec<GetCommand> {
-        let enough = majority(self.plan.n);
-        let blocking = self.plan.repair == RepairMode::Blocking && self.plan.required >= enough;
-        let standing = self.standing();
+        let is_quorum = |group: &Group| group.required >= majority(group.members.count());
+        let blocking = self.plan.repair == RepairMode::Blocking;
+        let is_waited_for = blocking && self.plan.groups.iter().all(is_quorum);
         let is_pushed = self.merged.as_ref().is_some_and(D::is_pushed);
-        if !blocking || !is_pushed || standing >= enough {
+        if !is_waited_for || !is_pushed || self.stands() {
             return self.end(GetCommand::Finish);
         }
         let mut targets = self.stale();
-        let mut expected = standing + self.repairing() + targets.len() as u8;
-        for candidate in self.plan.candidates.clone() {
-            let unasked = matches!(self.heard[candidate.index()], Heard::Nothing | Heard::Asked(_));
-            if expected < enough && unasked {
-                targets.push(candidate);
-                expected += 1;
+        for set in self.plan.mended.clone() {
+            let enough = majority(set.count());
+            let mut expected = self.standing(set)
+                + self.count(set, |heard| *heard == Heard::Repairing)
+                + targets.iter().filter(|target| set.has(**target)).count() as u8;
+            for candidate in self.plan.candidates.clone() {
+                let unasked =
+                    matches!(self.heard[candidate.index()], Heard::Nothing | Heard::Asked(_));
+                let is_open = set.has(candidate) && unasked && !targets.contains(&candidate);
+                if expected < enough && is_open {
+                    targets.push(candidate);
+                    expected += 1;
+                }
+            }
+            if expected < enough {
+                return self.end(GetCommand::Fail);
             }
         }
-        if expected < enough {
-            return self.end(GetCommand::Fail);
-        }
+        self.was_sent |= !targets.is_empty();
         for replica in &targets {
             self.heard[replica.index()] = Heard::Repairing;
         }
         targets.into_iter().map(GetCommand::Repair).collect()
     }
 
-    fn ask_spare(&mut self, has_full: bool) -> Option<GetCommand> {
-        let unasked = |r: &&ReplicaIndex| self.heard[r.index()] == Heard::Nothing;
+    /// Whether the merge stands where it has to: on majorities of all that was read, without having
+    /// been sent anywhere; or else of all sets that are mended.
+    fn stands(&self) -> bool {
+        let is_on = |set: Places| self.standing(set) >= majority(set.count());
+        (!self.was_sent && self.plan.groups.iter().all(|group| is_on(group.members)))
+            || self.plan.mended.iter().all(|set| is_on(*set))
+    }
+
+    fn ask_spare(&mut self, of: Places, has_full: bool) -> Option<GetCommand> {
+        let unasked = |r: &&ReplicaIndex| of.has(**r) && self.heard[r.index()] == Heard::Nothing;
         let spare = *self.plan.candidates.iter().find(unasked)?;
         let want = if self.plan.digests && has_full { Want::Digest } else { Want::Full };
         self.heard[spare.index()] = Heard::Asked(want);
@@ -299,11 +330,14 @@ impl<D: Mergeable> Get<D> {
     }
 
     fn mend_spare(&mut self) -> Option<GetCommand> {
-        if self.done || self.repairing() == 0 {
+        if self.done || !self.heard.contains(&Heard::Repairing) {
             return None;
         }
-        let is_spare =
-            |r: &&ReplicaIndex| matches!(self.heard[r.index()], Heard::Nothing | Heard::Asked(_));
+        let is_short = |set: &Places| self.standing(*set) < majority(set.count());
+        let is_spare = |r: &&ReplicaIndex| {
+            matches!(self.heard[r.index()], Heard::Nothing | Heard::Asked(_))
+                && self.plan.mended.iter().any(|set| set.has(**r) && is_short(set))
+        };
         let spare = *self.plan.candidates.iter().find(is_spare)?;
         self.heard[spare.index()] = Heard::Repairing;
         Some(GetCommand::Repair(spare))
@@ -318,12 +352,12 @@ impl<D: Mergeable> Get<D> {
         self.merged.as_ref().expect("only a merge is repaired from").digest()
     }
 
-    /// Replicas known to hold all of the merge.
-    fn standing(&self) -> u8 {
+    /// Replicas of a set known to hold all of the merge.
+    fn standing(&self, set: Places) -> u8 {
         let digest = self.merged_digest();
         let holds =
             |heard: &Heard| matches!(heard, Heard::Merged(d) | Heard::Digest(d) if *d == digest);
-        self.count(holds)
+        self.count(set, holds)
     }
 
     fn stale(&self) -> SmallVec<[ReplicaIndex; 5]> {
@@ -331,16 +365,13 @@ impl<D: Mergeable> Get<D> {
         self.replicas(|heard| matches!(heard, Heard::Merged(d) | Heard::Digest(d) if *d != digest))
     }
 
-    fn outstanding(&self) -> u8 {
-        self.count(|heard| matches!(heard, Heard::Asked(_)))
+    fn outstanding(&self, set: Places) -> u8 {
+        self.count(set, |heard| matches!(heard, Heard::Asked(_)))
     }
 
-    fn repairing(&self) -> u8 {
-        self.count(|heard| *heard == Heard::Repairing)
-    }
-
-    fn count(&self, is: impl Fn(&Heard) -> bool) -> u8 {
-        self.heard.iter().filter(|heard| is(heard)).count() as u8
+    fn count(&self, of: Places, is: impl Fn(&Heard) -> bool) -> u8 {
+        let heard = self.heard.iter().enumerate();
+        heard.filter(|(i, heard)| of.has(ReplicaIndex(*i as u8)) && is(heard)).count() as u8
     }
 
     fn replicas(&self, is: impl Fn(&Heard) -> bool) -> SmallVec<[ReplicaIndex; 5]> {

@@ -5,7 +5,7 @@ use proptest::{prop_assert, prop_assert_eq, prop_oneof};
 use smallvec::smallvec;
 
 use super::{Answer, Get, GetCommand, GetPlan, Mergeable, RepairMode, Want};
-use crate::protocol::quorum::{ReplicaIndex, majority};
+use crate::protocol::quorum::{Group, Places, ReplicaIndex, majority};
 
 /// A naive stand-in for a record: the set of writes that it holds; merging is union.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,9 @@ impl Mergeable for Writes {
 
 fn plan(required: u8, n: u8, repair: RepairMode) -> GetPlan {
     let candidates = (0..n).map(ReplicaIndex).collect();
-    GetPlan { required, n, candidates, digests: true, repair }
+    let mended = smallvec![Places::first(n)];
+    let groups = smallvec![Group::of(required, n)];
+    GetPlan { groups, mended, places: n, candidates, digests: true, repair }
 }
 
 const fn r(index: u8) -> ReplicaIndex {
@@ -113,6 +115,46 @@ fn a_hedge_asks_for_the_record_while_none_has_come() {
     assert_eq!(get.hedge(), [GetCommand::Ask(r(2), Want::Full)]);
     assert_eq!(get.failed(r(0)), [], "another record is on its way");
     assert_eq!(get.answered(r(2), Answer::Full(held)), [GetCommand::Finish]);
+}
+
+/// Old set 0, 1, 2; new set 1, 2, 3.
+fn changing(is_switched: bool) -> GetPlan {
+    let mut new = Places::default();
+    [r(1), r(2), r(3)].into_iter().for_each(|replica| new.insert(replica));
+    let mut groups = smallvec![Group::of(2, 3)];
+    if is_switched {
+        groups.push(Group { members: new, required: 2 });
+    }
+    let mended = smallvec![Places::first(3), new];
+    let candidates = (0..4).map(r).collect();
+    GetPlan { groups, mended, places: 4, candidates, digests: true, repair: RepairMode::Blocking }
+}
+
+#[test]
+fn before_the_switch_the_old_set_is_read_and_a_repair_stands_on_both() {
+    let (mut get, commands) = Get::start(changing(false));
+    assert_eq!(commands.len(), 2, "two of the old set");
+    get.answered(r(0), Answer::Full(Writes::of(&[1])));
+    get.answered(r(1), Answer::Digest(Writes::of(&[]).digest()));
+    let mend = get.answered(r(1), Answer::Full(Writes::of(&[])));
+    assert_eq!(mend, [GetCommand::Repair(r(1)), GetCommand::Repair(r(2))]);
+    assert_eq!(get.repaired(r(1)), [], "the old set has it, the new one not yet");
+    assert_eq!(get.repaired(r(2)), [GetCommand::Finish]);
+}
+
+#[test]
+fn after_the_switch_both_sets_are_read() {
+    let (mut get, commands) = Get::start(changing(true));
+    let asked = [(0, Want::Full), (1, Want::Digest), (2, Want::Digest)];
+    assert_eq!(commands, asked.map(|(i, want)| GetCommand::Ask(r(i), want)));
+    let held = Writes::of(&[7]);
+    get.answered(r(1), Answer::Digest(held.digest()));
+    assert_eq!(
+        get.answered(r(0), Answer::Full(held.clone())),
+        [],
+        "one of the new set is no level"
+    );
+    assert_eq!(get.answered(r(2), Answer::Digest(held.digest())), [GetCommand::Finish]);
 }
 
 #[test]
