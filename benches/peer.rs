@@ -35,7 +35,7 @@ impl Handler for Echo {
         }
     }
 
-    fn receive(&self, _message: Bytes) {}
+    fn receive(self: Arc<Self>, _message: Bytes) {}
 }
 
 /// `in_flight` callers, each one call after the other.

@@ -7,7 +7,7 @@ use super::value::{Sourced, Table, Value};
 
 /// Every setting that has one value, by its dotted key. Buckets of their own are for the file only:
 /// the name of a bucket does not fit into the name of a variable.
-pub(super) const KEYS: [&str; 43] = [
+pub(super) const KEYS: [&str; 44] = [
     "id",
     "http",
     "peer",
@@ -39,6 +39,7 @@ pub(super) const KEYS: [&str; 43] = [
     "repair.interval",
     "repair.max_bytes_per_second",
     "repair.scrub_interval",
+    "streaming.max_bytes_per_second",
     "storage.min_free_bytes",
     "storage.block_cache_bytes",
     "storage.memtable_bytes",

@@ -12,7 +12,7 @@ use super::file;
 use super::section::{Findings, Section};
 use super::settings::{
     BucketSettings, HintSettings, InitialNode, LogSettings, MembershipSettings, RepairSettings,
-    Settings, StorageSettings,
+    Settings, StorageSettings, StreamingSettings,
 };
 use super::value::{Count, FromValue, Size, Sourced, Table, Value};
 use crate::peer::PeerAddress;
@@ -131,6 +131,7 @@ fn read(mut root: Section<'_>) -> Settings {
         allow_short_gc_grace: root.take_or("allow_short_gc_grace", false),
         hints: hints(root.take_section("hints")),
         repair: repair(root.take_section("repair")),
+        streaming: streaming(root.take_section("streaming")),
         storage: storage(root.take_section("storage")),
         membership: membership(root.take_section("membership")),
         log: log(root.take_section("log")),
@@ -181,6 +182,14 @@ fn repair(mut section: Section<'_>) -> RepairSettings {
     };
     section.finish();
     repair
+}
+
+fn streaming(mut section: Section<'_>) -> StreamingSettings {
+    let streaming = StreamingSettings {
+        max_bytes_per_second: section.take_or("max_bytes_per_second", Size(64 * MIB)).0,
+    };
+    section.finish();
+    streaming
 }
 
 fn storage(mut section: Section<'_>) -> StorageSettings {

@@ -18,7 +18,7 @@ pub use error::{Origin, Problem, SettingError, SettingsErrors};
 pub use load::{Loaded, Overrides};
 pub use settings::{
     BucketSettings, HintSettings, InitialNode, LogFormat, LogSettings, MembershipSettings,
-    ReadRepair, RepairSettings, Secret, Settings, StorageSettings,
+    ReadRepair, RepairSettings, Secret, Settings, StorageSettings, StreamingSettings,
 };
 
 #[cfg(test)]

@@ -74,6 +74,8 @@ pub struct Settings {
     pub hints: HintSettings,
     /// `repair.*`.
     pub repair: RepairSettings,
+    /// `streaming.*`.
+    pub streaming: StreamingSettings,
     /// `storage.*`.
     pub storage: StorageSettings,
     /// `membership.*`.
@@ -161,6 +163,14 @@ pub struct RepairSettings {
     /// `repair.scrub_interval`: within what time every record is compared with its checksum and
     /// its hash tree. Default 7 days.
     pub scrub_interval: Duration,
+}
+
+/// `streaming.*`: taking in and letting go of vnodes while the ring changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamingSettings {
+    /// `streaming.max_bytes_per_second`: how much each of the vnodes that are taken in together
+    /// moves; 0: as much as it can. Default 64 MiB.
+    pub max_bytes_per_second: u64,
 }
 
 /// `storage.*`.

@@ -4,12 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Node;
 use super::layout::Peer;
-use crate::peer::messages::{Answer, Envelope, Refusal, Reply, Request, decode, encode};
+use crate::peer::messages::{
+    Answer, Envelope, EnvelopeRef, Refusal, Reply, Request, decode, encode,
+};
 use crate::peer::{CallError, Lane, PeerAddress};
+use crate::protocol::cluster::StateStamp;
 use crate::protocol::operation::ReplicaOutcome;
 use crate::types::{DataIncarnation, RequestId};
 
@@ -54,9 +58,9 @@ impl PeerFailure {
             Self::Transport(CallError::NotSent(_)) => ReplicaOutcome::NotSent,
             Self::Transport(CallError::TimedOut) => ReplicaOutcome::Timeout,
             Self::Refused(Refusal::TooLate) => ReplicaOutcome::Timeout,
-            Self::Refused(Refusal::StaleEpoch | Refusal::Forked | Refusal::StalePurge(_)) => {
-                ReplicaOutcome::Stale
-            }
+            Self::Refused(
+                Refusal::StaleEpoch | Refusal::Unlearnt | Refusal::Forked | Refusal::StalePurge(_),
+            ) => ReplicaOutcome::Stale,
             Self::Refused(Refusal::Incomplete | Refusal::Quarantined) => ReplicaOutcome::Incomplete,
             Self::Refused(Refusal::DiskFull) => ReplicaOutcome::DiskFull,
             Self::Transport(CallError::Broken(_)) | Self::Refused(_) | Self::WrongAnswer => {
@@ -101,10 +105,21 @@ impl Request {
             Self::Branches(_) => ("branches", Lane::Data),
             Self::Leaves(_) => ("leaves", Lane::Data),
             Self::Keys { .. } => ("keys", Lane::Data),
-            Self::Push(_) => ("push", Lane::Data),
+            Self::Push { .. } => ("push", Lane::Data),
             Self::Purge { .. } => ("purge", Lane::Data),
             Self::AcceptLoss => ("accept-loss", Lane::Data),
-            Self::Rebuild => ("rebuild", Lane::Control),
+            Self::Digests { .. } => ("digests", Lane::Data),
+            Self::Husks { .. } => ("husks", Lane::Data),
+            Self::Fetch { .. } => ("fetch", Lane::Data),
+            Self::Lacks { .. } => ("lacks", Lane::Data),
+            Self::State => ("state", Lane::Control),
+            Self::Learn(_) => ("learn", Lane::Control),
+            Self::Vote(_) => ("vote", Lane::Control),
+            Self::Progress => ("progress", Lane::Control),
+            Self::Join(_) => ("join", Lane::Control),
+            Self::Describe => ("describe", Lane::Control),
+            Self::Apply(_) => ("apply", Lane::Control),
+            Self::Recover(_) => ("recover", Lane::Control),
             Self::Found(_) => ("found", Lane::Control),
             Self::Hello(_) => ("hello", Lane::Control),
         }
@@ -112,9 +127,12 @@ impl Request {
 }
 
 impl Node {
-    /// Asks a node of the layout, counts and times it.
+    /// Asks a node of the layout, counts and times it. The request is one of the epoch `at`: a peer
+    /// that has not heard of it is told, and asked again; if the peer is ahead, this node goes on to
+    /// its state before it returns [`Refusal::StaleEpoch`].
     pub(super) async fn call(
         self: &Arc<Self>,
+        at: &StateStamp,
         peer: &Peer,
         request: Request,
         deadline: Instant,
@@ -123,8 +141,22 @@ impl Node {
         let (name, lane) = request.kind();
         let begun = Instant::now();
         let to = Some(peer.incarnation);
+        let may_repeat = !matches!(request, Request::Write(_));
         let outgoing = Outgoing { to, lane, request, deadline, request_id };
-        let reply = self.call_address(&peer.address, outgoing).await;
+        let message = self.enveloped(Some(*at), &outgoing);
+        let mut reply = self.send(&peer.address, lane, message.clone(), deadline).await;
+        match reply {
+            Err(PeerFailure::Refused(Refusal::Unlearnt)) => {
+                let is_told = self.teach(peer, deadline).await;
+                if is_told && may_repeat {
+                    reply = self.send(&peer.address, lane, message, deadline).await;
+                }
+            }
+            Err(PeerFailure::Refused(Refusal::StaleEpoch)) => {
+                self.learn_from(&peer.address, deadline).await;
+            }
+            _ => {}
+        }
         let took = begun.elapsed();
         let outcome = match &reply {
             Ok(_) => {
@@ -142,28 +174,50 @@ impl Node {
         reply
     }
 
+    /// Tells a peer this node's state; whether it took it.
+    async fn teach(&self, peer: &Peer, deadline: Instant) -> bool {
+        let Some(layout) = self.layout() else { return false };
+        let learn = Request::Learn(Box::new(layout.state.clone()));
+        let told = self.call_address(&peer.address, Outgoing::control(learn, deadline)).await;
+        matches!(told, Ok(Answer::Learnt))
+    }
+
     /// Asks whoever answers at an address.
     pub(super) async fn call_address(
         &self,
         address: &PeerAddress,
         outgoing: Outgoing,
     ) -> Result<Answer, PeerFailure> {
-        let Outgoing { to, lane, request, deadline, request_id } = outgoing;
+        let message = self.enveloped(self.layout().map(|layout| layout.stamp), &outgoing);
+        self.send(address, outgoing.lane, message, outgoing.deadline).await
+    }
+
+    fn enveloped(&self, stamp: Option<StateStamp>, outgoing: &Outgoing) -> Bytes {
+        let Outgoing { to, request, deadline, request_id, .. } = outgoing;
         let mut timeout = deadline.saturating_duration_since(Instant::now());
         if matches!(request, Request::Write(_)) {
             // So that the replica's own word on a write that it could not finish gets here in time.
             timeout -= FORWARD_MARGIN.min(timeout / 10);
         }
-        let envelope = Envelope {
-            from: self.settings.id.clone(),
+        encode(&EnvelopeRef {
+            from: &self.settings.id,
             incarnation: self.opened.identity.incarnation,
-            to,
-            stamp: self.layout().map(|layout| layout.stamp),
+            to: *to,
+            stamp,
             timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
             request_id,
             request,
-        };
-        let bytes = self.transport.call(address, lane, encode(&envelope), deadline).await?;
+        })
+    }
+
+    async fn send(
+        &self,
+        address: &PeerAddress,
+        lane: Lane,
+        message: Bytes,
+        deadline: Instant,
+    ) -> Result<Answer, PeerFailure> {
+        let bytes = self.transport.call(address, lane, message, deadline).await?;
         match decode::<Reply>(&bytes) {
             Ok(Ok(answer)) => Ok(answer),
             // What can't be read says nothing of what was done.

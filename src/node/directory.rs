@@ -6,19 +6,62 @@
 //! shows in the store's sequence number. It is removed, with the new boot number, in one fsynced
 //! batch before anything else is done.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::seams::Randomness;
-use crate::peer::messages::PastBoot;
-use crate::protocol::cluster::ClusterState;
+use crate::peer::messages::{PastBoot, Recovery};
+use crate::protocol::cluster::register::Acceptor;
+use crate::protocol::cluster::{ClusterNode, ClusterState};
+use crate::protocol::ring::Table;
 use crate::storage::schema::{FORMAT, MetaKey};
 use crate::storage::{
     Batch, CommitError, Durability, ReadError, ScanLimit, Space, Store, Syncing, frame,
 };
-use crate::types::{BootNumber, ClusterId, DataIncarnation, NodeId};
+use crate::types::{
+    BootNumber, ClusterId, DataIncarnation, Epoch, LayoutVersion, NodeId, PartitionCount,
+    RecoveryNumber, ReplicationFactor,
+};
 
 /// The format of every value here.
 const META_FORMAT: u8 = 1;
+
+/// The format of a [`ClusterState`]. Format 1 was [`FormedState`].
+const STATE_FORMAT: u8 = 2;
+
+/// The cluster state of releases whose ring never changed.
+#[derive(Deserialize)]
+struct FormedState {
+    cluster: ClusterId,
+    recovery: RecoveryNumber,
+    epoch: Epoch,
+    layout_version: LayoutVersion,
+    partitions: PartitionCount,
+    replication_factor: ReplicationFactor,
+    nodes: Vec<ClusterNode>,
+    tables: Vec<Table>,
+}
+
+impl From<FormedState> for ClusterState {
+    fn from(formed: FormedState) -> Self {
+        let FormedState { cluster, recovery, epoch, layout_version, .. } = formed;
+        let FormedState { partitions, replication_factor, nodes, tables, .. } = formed;
+        Self {
+            cluster,
+            recovery,
+            epoch,
+            layout_version,
+            partitions,
+            replication_factor,
+            nodes,
+            tables,
+            buckets: BTreeMap::new(),
+            transition: None,
+            former: Vec::new(),
+        }
+    }
+}
 
 /// Whose directory it is; made once, with the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +121,8 @@ pub struct Opened {
     pub promised: Option<ClusterId>,
     /// The cluster state, once formed.
     pub state: Option<ClusterState>,
+    /// A forced recovery that was kept and not confirmed by all survivors yet.
+    pub recovery: Option<Recovery>,
     /// Actors drawn before this start are retired.
     pub actor_era: BootNumber,
 }
@@ -161,7 +206,8 @@ impl<'a> Directory<'a> {
             previous,
             is_clean,
             promised: self.read(&MetaKey::Formation).await?,
-            state: self.read(&MetaKey::ClusterState).await?,
+            state: self.state().await?,
+            recovery: self.read(&MetaKey::Recovery).await?,
             actor_era: self.read(&MetaKey::ActorEra).await?.unwrap_or_default(),
         })
     }
@@ -203,21 +249,6 @@ impl<'a> Directory<'a> {
         self.write(MetaKey::Trees, &0_u8).await
     }
 
-    /// Makes an empty directory that of a node which is known elsewhere; fsynced.
-    pub(super) async fn take_up(
-        self,
-        identity: &Identity,
-        last: &Boot,
-        state: &ClusterState,
-    ) -> Result<(), DirectoryError> {
-        let mut batch = Batch::default();
-        put(&mut batch, MetaKey::Format, &FORMAT);
-        put(&mut batch, MetaKey::Identity, identity);
-        put(&mut batch, MetaKey::Boot, last);
-        put(&mut batch, MetaKey::ClusterState, state);
-        Ok(self.store.commit(batch, Syncing::Always).await?)
-    }
-
     /// Whose it is; `None`: nothing was ever written to it.
     pub(super) async fn owner(self) -> Result<Option<NodeId>, DirectoryError> {
         Ok(self.read::<Identity>(&MetaKey::Identity).await?.map(|identity| identity.node))
@@ -230,21 +261,65 @@ impl<'a> Directory<'a> {
 
     /// The cluster state; fsynced.
     pub(super) async fn adopt(self, state: &ClusterState) -> Result<(), CommitError> {
-        self.write(MetaKey::ClusterState, state).await
+        let mut batch = Batch::default();
+        batch.put(Space::Meta, MetaKey::ClusterState, frame::encode(STATE_FORMAT, state));
+        self.store.commit(batch, Syncing::Always).await
+    }
+
+    async fn state(self) -> Result<Option<ClusterState>, DirectoryError> {
+        let Some(stored) = self.store.get(Space::Meta, MetaKey::ClusterState.to_bytes()).await?
+        else {
+            return Ok(None);
+        };
+        if stored.first() == Some(&1) {
+            return Ok(Some(frame::decode::<FormedState>(&stored, 1)?.into()));
+        }
+        Ok(Some(frame::decode(&stored, STATE_FORMAT)?))
+    }
+
+    /// What this node has promised and accepted about the next epoch; fsynced.
+    pub(super) async fn keep_register(self, acceptor: &Acceptor) -> Result<(), CommitError> {
+        self.write(MetaKey::Register, acceptor).await
+    }
+
+    /// What this node has promised and accepted.
+    pub(super) async fn register(self) -> Result<Option<Acceptor>, DirectoryError> {
+        self.read(&MetaKey::Register).await
+    }
+
+    /// A forced recovery, and its state as this node's own; fsynced.
+    pub(super) async fn keep_recovery(self, recovery: &Recovery) -> Result<(), CommitError> {
+        let mut batch = Batch::default();
+        let state = frame::encode(STATE_FORMAT, &recovery.state);
+        batch.put(Space::Meta, MetaKey::ClusterState, state);
+        put(&mut batch, MetaKey::Recovery, recovery);
+        self.store.commit(batch, Syncing::Always).await
+    }
+
+    /// All survivors have confirmed it; fsynced.
+    pub(super) async fn confirm_recovery(self) -> Result<(), CommitError> {
+        let mut batch = Batch::default();
+        batch.delete(Space::Meta, MetaKey::Recovery);
+        self.store.commit(batch, Syncing::Always).await
     }
 
     /// What is known of a peer's starts.
-    pub(super) async fn peer_boot(self, node: &NodeId) -> Result<Option<PeerBoot>, DirectoryError> {
-        self.read(&MetaKey::PeerBoot(node.clone())).await
+    pub(super) async fn peer_boot(
+        self,
+        node: &NodeId,
+        disk: DataIncarnation,
+    ) -> Result<Option<PeerBoot>, DirectoryError> {
+        self.read(&MetaKey::PeerBoot(node.clone(), disk)).await
     }
 
     /// Keeps what is known of a peer's starts; fsynced.
     pub(super) async fn keep_peer_boot(
         self,
         node: &NodeId,
+        disk: DataIncarnation,
         boot: &PeerBoot,
     ) -> Result<(), CommitError> {
-        self.write(MetaKey::PeerBoot(node.clone()), boot).await
+        self.write(MetaKey::PeerBoot(node.clone(), disk), boot).await
     }
 
     /// Marks the stop as clean. Nothing may be written after this.

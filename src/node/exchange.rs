@@ -18,16 +18,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::StreamExt;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::calls::PeerFailure;
-use super::layout::Peer;
+use super::layout::{Layout, Peer};
 use super::pace::Pace;
 use super::replica::Place;
 use super::{Node, Phase};
 use crate::peer::messages::{Answer, Carried, KeysAnswer, Refusal, Reply, Request};
+use crate::protocol::cluster::StateStamp;
 use crate::protocol::merkle::{LeafIndex, compare, differing};
 use crate::types::{KeyPath, NodeId, VnodeId};
 
@@ -55,14 +55,14 @@ const LEAVES_AT_ONCE: usize = 1_024;
 /// The records of one message, in bytes; a single larger one goes alone.
 const RECORD_BYTES: usize = 1 << 20;
 
-/// How many records are merged at once.
-const MERGES_AT_ONCE: usize = 128;
-
 /// How often the same leaves are exchanged before the next round has to go on.
 const ROUNDS: u32 = 256;
 
 /// Why a vnode was not brought to the same state on both sides.
 type Failure = PeerFailure;
+
+/// For each record that was merged, what is there then, if it is something else than what came.
+type Merged = Vec<(KeyPath, Result<Option<Carried>, Refusal>)>;
 
 impl Node {
     /// Compares what is shared with each peer, as it is due, until the node stops.
@@ -142,7 +142,7 @@ impl Node {
         }
         let begun = Instant::now();
         let roots = packed(&self.trees.roots(&shared));
-        let mut exchange = Exchange::new(self, peer);
+        let mut exchange = Exchange::new(self, &layout, peer);
         exchange.moved.bytes += roots.len() as u64;
         let places = exchange.ask(Request::Roots(roots)).await?.pop().unwrap_or_default();
         let differ: Vec<VnodeId> =
@@ -169,6 +169,7 @@ impl Node {
     /// Answers a peer that compares.
     pub(super) async fn answer_exchange(
         self: &Arc<Self>,
+        at: &StateStamp,
         request: Request,
         from: &NodeId,
         deadline: Instant,
@@ -195,7 +196,9 @@ impl Node {
             Request::Keys { vnode, leaves, entries } => {
                 self.answer_keys(vnode, &leaves, &entries).await
             }
-            Request::Push(records) => self.answer_push(records, from, deadline).await,
+            Request::Push { vnode, records } => {
+                self.answer_push(at, vnode, records, from, deadline).await
+            }
             _ => Err(Refusal::Malformed),
         }
     }
@@ -224,10 +227,7 @@ impl Node {
     /// Refuses what is about a vnode of which this node has no replica.
     pub(super) fn owned(&self, vnode: VnodeId) -> Result<(), Refusal> {
         let layout = self.layout().ok_or(Refusal::NotServing)?;
-        let exists = layout.state.table(vnode.table).is_some()
-            && vnode.partition.get() < layout.state.partitions.get();
-        let is_mine = exists && layout.replicas_of(vnode).local.is_some();
-        is_mine.then_some(()).ok_or(Refusal::NoReplica)
+        layout.has_role(vnode).then_some(()).ok_or(Refusal::NoReplica)
     }
 
     async fn answer_keys(
@@ -258,35 +258,18 @@ impl Node {
         Ok(Answer::Keys(answer))
     }
 
-    async fn answer_push(
+    pub(super) async fn answer_push(
         self: &Arc<Self>,
+        at: &StateStamp,
+        vnode: VnodeId,
         records: Vec<(KeyPath, Carried)>,
         from: &NodeId,
         deadline: Instant,
     ) -> Reply {
-        let merged = self.merge_many(records, from, deadline).await;
+        self.owned(vnode)?;
+        let merged = self.merge_all(at, vnode, records, from, deadline).await;
         let merged = merged.into_iter().map(|(_, merged)| merged);
         Ok(Answer::Pushed(merged.collect::<Result<_, _>>()?))
-    }
-
-    /// Merges records, many at once so that they share the store's groups.
-    async fn merge_many(
-        self: &Arc<Self>,
-        records: Vec<(KeyPath, Carried)>,
-        from: &NodeId,
-        deadline: Instant,
-    ) -> Vec<(KeyPath, Result<Option<Carried>, Refusal>)> {
-        let merges = records.into_iter().map(|(path, carried)| {
-            let (node, from) = (Arc::clone(self), from.clone());
-            async move {
-                let merged = match node.place(path.clone()) {
-                    Ok(place) => node.merge(&place, carried, &from, deadline).await,
-                    Err(refusal) => Err(refusal),
-                };
-                (path, merged)
-            }
-        });
-        futures_util::stream::iter(merges).buffered(MERGES_AT_ONCE).collect().await
     }
 
     async fn entries_of(
@@ -305,6 +288,7 @@ impl Node {
 /// One comparison with one peer.
 struct Exchange<'a> {
     node: &'a Arc<Node>,
+    at: StateStamp,
     peer: &'a Arc<Peer>,
     pace: Pace,
     moved: Moved,
@@ -328,20 +312,21 @@ impl Moved {
 /// The exchange of one vnode with a peer.
 struct Pairing<'a> {
     node: &'a Arc<Node>,
+    at: StateStamp,
     peer: &'a Arc<Peer>,
     vnode: VnodeId,
     moved: Moved,
 }
 
 impl<'a> Exchange<'a> {
-    fn new(node: &'a Arc<Node>, peer: &'a Arc<Peer>) -> Self {
+    fn new(node: &'a Arc<Node>, layout: &Layout, peer: &'a Arc<Peer>) -> Self {
         let pace = Pace::new(node, node.settings.repair.max_bytes_per_second);
-        Self { node, peer, pace, moved: Moved::default() }
+        Self { node, at: layout.stamp, peer, pace, moved: Moved::default() }
     }
 
     /// Asks which hashes differ.
     async fn ask(&self, request: Request) -> Result<Vec<Vec<u32>>, Failure> {
-        match call(self.node, self.peer, request).await? {
+        match call(self.node, &self.at, self.peer, request).await? {
             Answer::Differing(places) => Ok(places),
             _ => Err(PeerFailure::WrongAnswer),
         }
@@ -359,8 +344,8 @@ impl<'a> Exchange<'a> {
             left = rest;
             let pairings = together.iter().map(|(vnode, leaves)| {
                 let moved = Moved::default();
-                let pairing = Pairing { node: self.node, peer: self.peer, vnode: *vnode, moved };
-                pairing.run(leaves)
+                let (node, at, peer) = (self.node, self.at, self.peer);
+                Pairing { node, at, peer, vnode: *vnode, moved }.run(leaves)
             });
             let mut bytes = 0;
             for (vnode, moved, outcome) in join_all(pairings).await {
@@ -459,7 +444,7 @@ impl Pairing<'_> {
         for _ in 0..ROUNDS {
             self.moved.bytes += entries.iter().map(|(path, _)| path_bytes(path) + 8).sum::<u64>();
             let request = Request::Keys { vnode: self.vnode, leaves: leaves.to_vec(), entries };
-            let answer = match call(self.node, self.peer, request).await? {
+            let answer = match call(self.node, &self.at, self.peer, request).await? {
                 Answer::Keys(answer) => answer,
                 _ => return Err(PeerFailure::WrongAnswer),
             };
@@ -479,7 +464,7 @@ impl Pairing<'_> {
         let mut failure = None;
         self.moved.records += answer.records.len() as u64;
         self.moved.bytes += answer.records.iter().map(|(_, c)| c.record.len() as u64).sum::<u64>();
-        let merged = self.node.merge_many(answer.records, &self.peer.id, deadline).await;
+        let merged = self.merge(answer.records, deadline).await;
         let mut wanted: BTreeSet<KeyPath> = answer.wanted.into_iter().collect();
         for (path, merged) in merged {
             match merged {
@@ -505,6 +490,11 @@ impl Pairing<'_> {
         failure.map_or(Ok(()), Err)
     }
 
+    async fn merge(&self, records: Vec<(KeyPath, Carried)>, deadline: Instant) -> Merged {
+        let from = &self.peer.id;
+        self.node.merge_all(&self.at, self.vnode, records, from, deadline).await
+    }
+
     /// Sends records, and takes what they have met there.
     async fn push(&mut self, mut batch: Vec<(KeyPath, Carried)>) -> Result<(), Failure> {
         if batch.is_empty() {
@@ -515,12 +505,13 @@ impl Pairing<'_> {
             batch.iter().map(|(path, c)| path_bytes(path) + c.record.len() as u64).sum::<u64>();
         for _ in 0..3 {
             let paths: Vec<KeyPath> = batch.iter().map(|(path, _)| path.clone()).collect();
-            match call(self.node, self.peer, Request::Push(batch)).await {
+            let request = Request::Push { vnode: self.vnode, records: batch };
+            match call(self.node, &self.at, self.peer, request).await {
                 Ok(Answer::Pushed(met)) => {
                     let met = paths.into_iter().zip(met);
                     let met = met.filter_map(|(path, met)| Some((path, met?))).collect();
                     let deadline = Instant::now() + CALL_TIMEOUT;
-                    let merged = self.node.merge_many(met, &self.peer.id, deadline).await;
+                    let merged = self.merge(met, deadline).await;
                     let failed = merged.into_iter().find_map(|(_, merged)| merged.err());
                     return failed.map_or(Ok(()), |why| Err(PeerFailure::Refused(why)));
                 }
@@ -546,14 +537,19 @@ impl Pairing<'_> {
 }
 
 /// Asks a peer, unless the node stops meanwhile.
-async fn call(node: &Arc<Node>, peer: &Arc<Peer>, request: Request) -> Result<Answer, Failure> {
+async fn call(
+    node: &Arc<Node>,
+    at: &StateStamp,
+    peer: &Arc<Peer>,
+    request: Request,
+) -> Result<Answer, Failure> {
     let phase = node.phase();
     tokio::select! {
         biased;
         _ = phase.wait_for(|phase| phase.is_over()) => {
             Err(PeerFailure::Refused(Refusal::NotServing))
         }
-        answer = node.call(peer, request, Instant::now() + CALL_TIMEOUT, None) => answer,
+        answer = node.call(at, peer, request, Instant::now() + CALL_TIMEOUT, None) => answer,
     }
 }
 

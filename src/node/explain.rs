@@ -1,5 +1,6 @@
 //! What people ask a node: where a key lies and who holds what, the ring, the cluster.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +9,15 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use super::layout::Peer;
+use super::layout::{Layout, Peer};
 use super::view::{
-    BucketView, ClusterView, ExplainReplica, ExplainVersion, ExplainView, NodeRole, NodeState,
-    NodeView, PartitionView, Readiness, RepairView, RingView,
+    BucketView, ExplainReplica, ExplainVersion, ExplainView, PartitionView, Readiness, RepairView,
+    RingView,
 };
 use super::{Node, Phase};
 use crate::config::BucketSettings;
 use crate::peer::messages::{Answer, Held, HeldVersion, Request};
+use crate::protocol::cluster::StateStamp;
 use crate::protocol::operation::OperationError;
 use crate::protocol::ring::{Table, token_of};
 use crate::types::{Bucket, HlcStamp, KeyPath, ReplicationFactor, VnodeId};
@@ -33,8 +35,9 @@ impl Node {
         let layout = self.serving()?;
         let set = layout.replica_set(&path);
         let asks = set.indices().map(|replica| {
-            let is_local = set.local == Some(replica);
-            self.explain_replica(set.peer(replica), is_local, (set.vnode, path.clone()), deadline)
+            let is_local = set.is_here(replica);
+            let at = (&set.at, set.vnode_at(replica));
+            self.explain_replica(set.peer(replica), is_local, at, path.clone(), deadline)
         });
         Ok(ExplainView {
             token: token_of(&path).to_string(),
@@ -48,14 +51,15 @@ impl Node {
         self: &Arc<Self>,
         peer: &Arc<Peer>,
         is_local: bool,
-        (vnode, path): (VnodeId, KeyPath),
+        (at, vnode): (&StateStamp, VnodeId),
+        path: KeyPath,
         deadline: Instant,
     ) -> ExplainReplica {
         let hints = self.hints_of_key(&peer.id, vnode, &path).await;
         let held = if is_local {
             self.held(path).await.ok()
         } else {
-            let answer = self.call(peer, Request::Inspect { path }, deadline, None).await;
+            let answer = self.call(at, peer, Request::Inspect { path }, deadline, None).await;
             match answer {
                 Ok(Answer::Held(held)) => Some(held),
                 _ => None,
@@ -69,46 +73,6 @@ impl Node {
             versions: held.map(|Held { versions, .. }| versions.iter().map(version).collect()),
             hints,
         }
-    }
-
-    /// The cluster, as far as this node knows.
-    pub(super) fn cluster_view(&self) -> Result<ClusterView, OperationError> {
-        let layout = self.serving()?;
-        let state = &layout.state;
-        let node = |(node, peer): (&crate::protocol::cluster::ClusterNode, &Arc<Peer>)| {
-            let is_me = node.id == self.settings.id;
-            let told = self.membership.told(&node.id);
-            let hello = is_me.then(|| self.hello());
-            let tells = told.map(|told| (told.http, told.software));
-            let (http, software) =
-                hello.map(|hello| (hello.http, hello.software)).or(tells).unzip();
-            NodeView {
-                id: node.id.clone(),
-                zone: node.zone.to_string(),
-                http,
-                peer: node.peer.clone(),
-                weight: node.weight.as_f64(),
-                state: if is_me { NodeState::Up } else { peer.state() },
-                role: NodeRole::Member,
-                vnodes: state.tables.iter().map(|table| table.vnodes_of(&node.id).count()).sum(),
-                software,
-            }
-        };
-        let n = state.replication_factor.get() as usize;
-        let main = state.main_table();
-        let short = state.partitions.iter().filter(|p| main.replica_count(*p) < n).count();
-        Ok(ClusterView {
-            cluster_id: state.cluster.to_string(),
-            recovery: state.recovery.get(),
-            epoch: state.epoch.get(),
-            layout_version: state.layout_version.get(),
-            replication_factor: state.replication_factor.get(),
-            partitions: state.partitions.get(),
-            this_node: self.settings.id.clone(),
-            nodes: state.nodes.iter().zip(&layout.peers).map(node).collect(),
-            transition: None,
-            under_replicated: short as u32,
-        })
     }
 
     /// How far this node's replicas agree with others', and what it keeps for them.
@@ -137,7 +101,8 @@ impl Node {
         let mut released = self.accept_loss().await.map_err(|error| failed(error.to_string()))?;
         let deadline = Instant::now() + ACCEPT_TIMEOUT;
         let asked = layout.others().filter(|peer| peer.is_up());
-        let asked = asked.map(|peer| self.call(peer, Request::AcceptLoss, deadline, None));
+        let asked =
+            asked.map(|peer| self.call(&layout.stamp, peer, Request::AcceptLoss, deadline, None));
         for answer in join_all(asked).await {
             match answer {
                 Ok(Answer::Released(more)) => released += more,
@@ -177,14 +142,27 @@ impl Node {
 
     /// A bucket's properties.
     pub(super) fn bucket_view(&self, bucket: &Bucket) -> BucketView {
-        let BucketSettings { r, w, resolve, sloppy } = self.settings.bucket(bucket);
-        BucketView {
-            n: self.settings.replication_factor.get(),
-            r: r.into(),
-            w: w.into(),
-            resolve,
-            sloppy,
+        match self.layout() {
+            Some(layout) => self.bucket_view_at(&layout, bucket),
+            None => {
+                let n = self.settings.replication_factor.get();
+                view_of(n, self.settings.bucket(bucket))
+            }
         }
+    }
+
+    /// A bucket's properties in a layout.
+    pub(super) fn bucket_view_at(&self, layout: &Layout, bucket: &Bucket) -> BucketView {
+        let n = layout.state.factor_of(bucket).get();
+        view_of(n, self.bucket_settings(layout, bucket))
+    }
+
+    /// The buckets that the cluster state or the settings name.
+    pub(super) fn named_buckets(&self) -> Vec<(Bucket, BucketView)> {
+        let layout = self.layout();
+        let decided = layout.iter().flat_map(|layout| layout.state.buckets.keys());
+        let named: BTreeSet<&Bucket> = self.settings.buckets.keys().chain(decided).collect();
+        named.into_iter().map(|bucket| (bucket.clone(), self.bucket_view(bucket))).collect()
     }
 
     /// Whether clients should be sent here.
@@ -207,6 +185,11 @@ impl Node {
         };
         Readiness::NotReady(why)
     }
+}
+
+fn view_of(n: u8, settings: BucketSettings) -> BucketView {
+    let BucketSettings { r, w, resolve, sloppy } = settings;
+    BucketView { n, r: r.into(), w: w.into(), resolve, sloppy }
 }
 
 fn version(held: &HeldVersion) -> ExplainVersion {

@@ -9,20 +9,21 @@
 //! peer that was away meanwhile can't vouch for a copy made before.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::calls::Outgoing;
 use super::directory::{Directory, PeerBoot};
+use super::layout::Layout;
 use super::start::StartError;
 use super::{Node, Phase};
 use crate::peer::PeerAddress;
 use crate::peer::messages::{
     Answer, Envelope, Hello, HelloAnswer, PastBoot, Refusal, Reply, Request,
 };
-use crate::types::{ClusterId, NodeId};
+use crate::types::{ClusterId, DataIncarnation, NodeId};
 
 /// How long a peer has to answer a greeting.
 pub(super) const GREET_TIMEOUT: Duration = Duration::from_secs(2);
@@ -87,7 +88,6 @@ impl Node {
                 self.opened.is_clean && !greeted.is_confirmed(others) && !silent.is_empty();
             if !could_confirm || Instant::now() >= deadline {
                 self.refuse_foreign(foreign, greeted)?;
-                self.greet_later(silent);
                 return Ok(greeted);
             }
             open = silent;
@@ -139,7 +139,7 @@ impl Node {
                 // It was away: what it missed is brought to it now.
                 self.hints.wake();
                 self.repair.request(Some(&envelope.from));
-                self.note_boot(&envelope.from, hello).await?
+                self.note_boot(&envelope.from, incarnation, hello).await?
             }
             _ => (None, false),
         };
@@ -167,10 +167,11 @@ impl Node {
     async fn note_boot(
         &self,
         node: &NodeId,
+        disk: DataIncarnation,
         hello: &Hello,
     ) -> Result<(Option<PastBoot>, bool), Refusal> {
         let directory = Directory::new(&*self.store);
-        let known = directory.peer_boot(node).await.map_err(|error| {
+        let known = directory.peer_boot(node, disk).await.map_err(|error| {
             tracing::error!(%node, %error, "a peer's boot number can't be read");
             Refusal::StoreFailed
         })?;
@@ -186,7 +187,7 @@ impl Node {
         }
         let before = known.map(|known| known.last);
         let boot = PeerBoot { last: shown, before };
-        directory.keep_peer_boot(node, &boot).await.map_err(|_| Refusal::StoreFailed)?;
+        directory.keep_peer_boot(node, disk, &boot).await.map_err(|_| Refusal::StoreFailed)?;
         Ok((before, false))
     }
 
@@ -239,45 +240,52 @@ impl Node {
         let is_stopping = *self.phase.borrow() == Phase::Stopping;
         if listed == Some(answer.incarnation) && !is_stopping {
             let _one_at_a_time = self.greeting.lock().await;
-            let (_, is_rolled_back) =
-                self.note_boot(&answer.node, &answer.hello).await.unwrap_or_default();
+            let (_, is_rolled_back) = self
+                .note_boot(&answer.node, answer.incarnation, &answer.hello)
+                .await
+                .unwrap_or_default();
             if is_rolled_back {
                 // It hears so when it greets; what it holds is not to be trusted until then.
                 tracing::error!(node = %answer.node, "this peer should not be serving");
             }
         }
+        if listed == Some(answer.incarnation) {
+            let mut greeted = self.greeted.lock().unwrap_or_else(PoisonError::into_inner);
+            greeted.insert(answer.node);
+        }
         Ok(Response::Answered { confirmed })
     }
 
-    /// Goes on greeting those that did not answer, so that they too know this start.
-    fn greet_later(self: &Arc<Self>, silent: BTreeMap<PeerAddress, Option<NodeId>>) {
-        let node = Arc::clone(self);
-        let mut open: Vec<(PeerAddress, NodeId)> =
-            silent.into_iter().filter_map(|(address, node)| Some((address, node?))).collect();
-        // Not among the tasks that a stop waits for: it may last as long as a peer is away.
-        self.tasks.spawn_untracked(async move {
-            let phase = node.phase();
-            while !open.is_empty() {
-                let stopping = phase.wait_for(|phase| *phase == Phase::Stopping);
-                if tokio::time::timeout(Duration::from_secs(1), stopping).await.is_ok() {
-                    return;
-                }
-                let mut silent = Vec::new();
-                for (address, id) in open {
-                    match node.greet(&address, Some(&id)).await {
-                        Ok(Response::Answered { .. }) => {}
-                        Ok(Response::Silent | Response::Foreign { .. }) => {
-                            silent.push((address, id));
-                        }
-                        Err(error) => {
-                            node.refuse(&error.to_string());
-                            return;
-                        }
-                    }
-                }
-                open = silent;
+    /// Greets those that have not answered yet, so that they too know this start.
+    pub(super) async fn greet_the_silent(self: &Arc<Self>) {
+        let layout = self.layout().expect("a node greets in a layout");
+        let silent = layout.others().filter(|peer| peer.is_up() && !self.has_greeted(&peer.id));
+        let greetings = silent.map(|peer| self.greet(&peer.address, Some(&peer.id)));
+        for response in futures_util::future::join_all(greetings).await {
+            if let Err(error) = response {
+                return self.refuse(&error.to_string());
             }
-        });
+        }
+    }
+
+    /// Whether a node has answered this start's greeting.
+    fn has_greeted(&self, node: &NodeId) -> bool {
+        self.greeted.lock().unwrap_or_else(PoisonError::into_inner).contains(node)
+    }
+
+    /// Whether a majority of those that vote knows this start. Before that, this node's directory may
+    /// be a copy from before it promised something: two such majorities have a node in common, and
+    /// that one would have told.
+    pub(super) fn is_known_to_a_majority(&self, layout: &Layout) -> bool {
+        let mine = &self.opened.identity.node;
+        let voters = layout.state.voters();
+        let knows = |id: &NodeId| id == mine || self.has_greeted(id);
+        let (mut all, mut knowing) = (0, 0);
+        for voter in voters {
+            all += 1;
+            knowing += usize::from(knows(&voter.id));
+        }
+        knowing > all / 2
     }
 }
 

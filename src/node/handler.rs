@@ -16,13 +16,14 @@ use super::replica::Place;
 use super::{Node, Phase};
 use crate::peer::Handler;
 use crate::peer::messages::{
-    Answer, Carried, Envelope, ForwardedWrite, Held, HeldVersion, Part, Refusal, Reply, Request,
+    Answer, Envelope, ForwardedWrite, Gossip, Held, HeldVersion, Part, Refusal, Reply, Request,
     decode, encode,
 };
 use crate::protocol::causality::{Entry, Summary, Survivors, Version};
-use crate::protocol::cluster::Standing;
+use crate::protocol::cluster::{Standing, StateStamp};
+use crate::protocol::quorum::ReplicaIndex;
 use crate::storage::BoxFuture;
-use crate::types::{KeyPath, NodeId, RequestId};
+use crate::types::{KeyPath, ReplicationFactor, RequestId};
 
 impl Handler for Node {
     fn call(self: Arc<Self>, request: Bytes) -> BoxFuture<'static, Bytes> {
@@ -34,8 +35,14 @@ impl Handler for Node {
         })
     }
 
-    fn receive(&self, message: Bytes) {
-        self.membership.receive(message);
+    fn receive(self: Arc<Self>, message: Bytes) {
+        match decode::<Gossip>(&message) {
+            Ok(gossip) => {
+                self.hear_of(&gossip.stamp, &gossip.address);
+                self.membership.receive(gossip);
+            }
+            Err(error) => tracing::debug!(%error, "a membership message was dropped"),
+        }
     }
 }
 
@@ -54,35 +61,50 @@ impl Node {
         match &envelope.request {
             Request::Found(offer) => return self.answer_offer(offer).await,
             Request::Hello(hello) => return self.answer_hello(&envelope, hello).await,
-            Request::Rebuild => return self.answer_rebuild(&envelope.from).await,
-            _ => self.check_sender(&envelope)?,
+            Request::State => return self.answer_state(),
+            Request::Describe => return self.answer_describe().await,
+            Request::Learn(state) => return self.answer_learn((**state).clone()).await,
+            Request::Join(candidate) => return self.answer_join((**candidate).clone()),
+            Request::Apply(change) => return self.answer_apply((**change).clone()).await,
+            Request::Recover(recovery) => return self.answer_recover((**recovery).clone()).await,
+            _ => {}
         }
+        let at = self.check_sender(&envelope)?;
         let request_id = envelope.request_id;
         tracing::trace!(from = %envelope.from, ?request_id, "peer request");
         match envelope.request {
-            Request::Read { path, part, hinted: false } => self.answer_read(path, part).await,
-            Request::Read { path, part, hinted: true } => self.answer_hinted(path, part).await,
-            Request::Merge { path, record, answers } => {
-                let merged = self.answer_merge(path, record, &envelope.from, deadline).await?;
+            Request::Read { path, table, part, hinted: false } => {
+                let place = self.place(path, table)?;
+                self.answer_read(&at, place, part).await
+            }
+            Request::Read { path, part, hinted: true, .. } => self.answer_hinted(path, part).await,
+            Request::Merge { path, table, record, answers } => {
+                let place = self.place(path, table)?;
+                let merged = self.merge(&at, &place, record, &envelope.from, deadline).await?;
                 Ok(Answer::Merged(merged.filter(|_| answers)))
             }
             Request::Hint { target, path, record } => {
                 self.answer_hint(target, path, record, deadline).await
             }
-            Request::Write(write) => self.answer_write(*write, deadline, request_id).await,
+            Request::Write(write) => self.answer_write(&at, *write, deadline, request_id).await,
             Request::Inspect { path } => Ok(Answer::Held(self.held(path).await?)),
-            Request::Page { vnode, after, max_bytes } => {
-                self.answer_page(vnode, after, max_bytes).await
-            }
-            Request::Take { path } => self.answer_take(path).await,
-            Request::Purge { vnode, order } => self.answer_purge(vnode, order).await,
+            Request::Take { path, table } => self.answer_take(path, table).await,
+            Request::Purge { vnode, order } => self.answer_purge(&at, vnode, order).await,
             Request::AcceptLoss => Ok(Answer::Released(self.accept_loss().await?)),
-            exchange => self.answer_exchange(exchange, &envelope.from, deadline).await,
+            Request::Vote(ask) => self.answer_vote(&at, *ask).await,
+            Request::Progress => Ok(Answer::Progress(Box::new(self.progress().await))),
+            taker @ (Request::Page { .. }
+            | Request::Digests { .. }
+            | Request::Husks { .. }
+            | Request::Fetch { .. }
+            | Request::Lacks { .. }) => self.answer_taker(taker).await,
+            exchange => self.answer_exchange(&at, exchange, &envelope.from, deadline).await,
         }
     }
 
-    /// Whether the sender works with the same state, from the disk that the state lists.
-    fn check_sender(&self, envelope: &Envelope) -> Result<(), Refusal> {
+    /// The state that the sender works with: the same as this node's, and it lists the sender's
+    /// disk.
+    fn check_sender(&self, envelope: &Envelope) -> Result<StateStamp, Refusal> {
         if !matches!(*self.phase.borrow(), Phase::Serving) {
             return Err(Refusal::NotServing);
         }
@@ -93,7 +115,8 @@ impl Node {
         let stamp = envelope.stamp.ok_or(Refusal::StaleEpoch)?;
         match layout.stamp.standing_of(&stamp) {
             Standing::Same => {}
-            Standing::Behind | Standing::Ahead => return Err(Refusal::StaleEpoch),
+            Standing::Behind => return Err(Refusal::StaleEpoch),
+            Standing::Ahead => return Err(Refusal::Unlearnt),
             Standing::Foreign => return Err(Refusal::OtherCluster),
             Standing::Forked => {
                 tracing::error!(from = %envelope.from, "a peer has another state for this epoch");
@@ -102,30 +125,33 @@ impl Node {
             }
         }
         match layout.peer(&envelope.from) {
-            Some(peer) if peer.incarnation == envelope.incarnation => Ok(()),
+            Some(peer) if peer.incarnation == envelope.incarnation => Ok(stamp),
             _ => Err(Refusal::OtherIncarnation),
         }
     }
 
-    /// Where a key lies on this node, if it does.
-    pub(super) fn place(&self, path: KeyPath) -> Result<Place, Refusal> {
+    /// Where a key lies on this node in a table's vnode, if it does, now or after the running
+    /// transition.
+    pub(super) fn place(&self, path: KeyPath, table: ReplicationFactor) -> Result<Place, Refusal> {
         let layout = self.layout().ok_or(Refusal::NotServing)?;
         let set = layout.replica_set(&path);
-        set.local.map(|_| Place::new(set.vnode, path)).ok_or(Refusal::NoReplica)
+        let is_it =
+            |replica: &ReplicaIndex| set.is_here(*replica) && set.vnode_at(*replica).table == table;
+        let found = set.indices().find(is_it);
+        found.map(|at| Place::new(set.vnode_at(at), path)).ok_or(Refusal::NoReplica)
     }
 
-    async fn answer_read(self: &Arc<Self>, path: KeyPath, part: Part) -> Reply {
-        let place = self.place(path)?;
+    async fn answer_read(self: &Arc<Self>, at: &StateStamp, place: Place, part: Part) -> Reply {
         Ok(match part {
             Part::Record => {
-                let (record, purge) = self.record(&place).await?;
+                let (record, purge) = self.record(at, &place).await?;
                 Answer::Record((!record.is_absent()).then(|| record.to_stored_bytes()), purge)
             }
             Part::Heads => {
-                let summary = self.summary(&place).await?;
+                let summary = self.summary(at, &place).await?;
                 Answer::Heads((!summary.is_absent()).then(|| summary.to_bytes()))
             }
-            Part::Digest => Answer::Digest(comparable_digest(&self.summary(&place).await?)),
+            Part::Digest => Answer::Digest(comparable_digest(&self.summary(at, &place).await?)),
         })
     }
 
@@ -140,34 +166,26 @@ impl Node {
         })
     }
 
-    async fn answer_merge(
-        self: &Arc<Self>,
-        path: KeyPath,
-        record: Carried,
-        from: &NodeId,
-        deadline: Instant,
-    ) -> Result<Option<Carried>, Refusal> {
-        let place = self.place(path)?;
-        self.merge(&place, record, from, deadline).await
-    }
-
     async fn answer_write(
         self: &Arc<Self>,
+        at: &StateStamp,
         write: ForwardedWrite,
         deadline: Instant,
         request_id: Option<RequestId>,
     ) -> Reply {
-        self.place(write.path.clone())?;
         if self.pulse.was_paused() {
             return Err(Refusal::TooLate);
         }
-        let outcome = self.coordinate_forwarded(write, deadline, request_id).await;
+        let outcome = self.coordinate_forwarded(at, write, deadline, request_id).await?;
         Ok(Answer::Written(Box::new(outcome)))
     }
 
     /// What this node holds of a key, for people.
     pub(super) async fn held(self: &Arc<Self>, path: KeyPath) -> Result<Held, Refusal> {
-        let place = self.place(path)?;
+        let layout = self.layout().ok_or(Refusal::NotServing)?;
+        let set = layout.replica_set(&path);
+        let here = set.indices().find(|replica| set.is_here(*replica));
+        let place = Place::new(set.vnode_at(here.ok_or(Refusal::NoReplica)?), path);
         let is_incomplete = self.vnodes.is_incomplete(place.vnode) || self.quarantine.has(&place);
         let Some(record) = self.inspect(&place).await else {
             return Ok(Held { is_incomplete: true, versions: Vec::new(), leaf_hash: 0 });

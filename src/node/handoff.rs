@@ -15,12 +15,14 @@ use super::Node;
 use super::calls::PeerFailure;
 use super::hints::{Hint, PAGE, Target};
 use super::instruments::PlantedBug;
-use super::layout::Peer;
+use super::layout::ReplicaSet;
 use super::pace::Pace;
 use super::replica::Place;
 use crate::peer::messages::{Answer, Carried, Refusal, Request};
+use crate::protocol::quorum::ReplicaIndex;
 use crate::storage::schema::{hints_for, parse_hint_key};
 use crate::storage::{Batch, ReadError, ScanLimit, Space, Syncing};
+use crate::types::KeyPath;
 
 /// How many are on their way at once.
 const CONCURRENT: usize = 64;
@@ -131,7 +133,8 @@ impl Node {
     async fn replay(self: &Arc<Self>, target: &Target) -> Result<(), ReadError> {
         let layout = self.layout().expect("hints are of a layout");
         let is_up = match target {
-            Some(id) => layout.peer(id).is_some_and(|peer| peer.is_up()),
+            // Who is gone for good can't take it: those that hold its keys now can.
+            Some(id) => layout.peer(id).is_none_or(|peer| peer.is_up()),
             None => true,
         };
         let mut pace = Pace::new(self, self.settings.hints.max_bytes_per_second);
@@ -198,16 +201,30 @@ impl Node {
             return Replayed::Pointless;
         };
         let layout = self.layout().expect("hints are of a layout");
-        let set = layout.replicas_of(kept.place.vnode);
-        let takers: Vec<Arc<Peer>> = match &kept.target {
-            Some(id) => set.peers.iter().filter(|peer| peer.id == *id).cloned().collect(),
-            None => set.peers.iter().filter(|peer| peer.is_up()).cloned().collect(),
+        let set = layout.replica_set(&kept.place.path);
+        let may_take =
+            |replica: &ReplicaIndex| !set.is_here(*replica) && !set.peer(*replica).is_gone();
+        let others: Vec<ReplicaIndex> = set.indices().filter(may_take).collect();
+        let Some(id) = &kept.target else {
+            return self.bring_to_any(&set, &others, &kept, &hint).await;
         };
-        for peer in takers {
-            let brought = match &hint.record {
-                Some(record) => self.bring_kept(&peer, &kept, record).await,
-                None => self.bring_own(&peer, &kept).await,
-            };
+        let is_target = |replica: &&ReplicaIndex| set.peer(**replica).id == *id;
+        let takers: Vec<ReplicaIndex> = others.iter().filter(is_target).copied().collect();
+        // Whoever it was kept for holds the key no more: those who do now must have it.
+        let takers = if takers.is_empty() { others } else { takers };
+        self.bring_to_all(&set, &takers, &kept, &hint).await
+    }
+
+    /// Brings a hint to the first replica that takes it.
+    async fn bring_to_any(
+        self: &Arc<Self>,
+        set: &ReplicaSet,
+        others: &[ReplicaIndex],
+        kept: &KeptHint,
+        hint: &Hint,
+    ) -> Replayed {
+        for replica in others.iter().filter(|replica| set.peer(**replica).is_up()) {
+            let brought = self.bring_to_all(set, &[*replica], kept, hint).await;
             if brought != Replayed::Failed {
                 return brought;
             }
@@ -215,66 +232,106 @@ impl Node {
         Replayed::Failed
     }
 
+    /// Brings a hint to some replicas; it goes when all of them have it.
+    async fn bring_to_all(
+        self: &Arc<Self>,
+        set: &ReplicaSet,
+        takers: &[ReplicaIndex],
+        kept: &KeptHint,
+        hint: &Hint,
+    ) -> Replayed {
+        let mut unchanged = Unchanged::Hint;
+        for replica in takers {
+            let to = (set, *replica);
+            let brought = match &hint.record {
+                Some(record) => self.bring_kept(to, kept, record).await,
+                None => self.bring_own(to, kept).await,
+            };
+            match brought {
+                Ok(brought) => unchanged = brought,
+                Err(replayed) => return replayed,
+            }
+        }
+        self.remove_hint(kept, unchanged).await
+    }
+
     /// Brings a record that is kept with its hint.
     async fn bring_kept(
         self: &Arc<Self>,
-        peer: &Arc<Peer>,
+        (set, replica): (&ReplicaSet, ReplicaIndex),
         kept: &KeptHint,
         record: &Bytes,
-    ) -> Replayed {
+    ) -> Result<Unchanged, Replayed> {
+        let vnode = set.vnode_at(replica);
         // Once more, if the target knows of a purge that this node had not heard of. No record of
         // this partition can have been purged by it: this node has not confirmed that it keeps no
         // hint.
         for _ in 0..TRIES {
-            let purge = self.vnodes.purge_number(kept.place.vnode);
+            let purge = self.vnodes.purge_number(vnode);
             let carried = Carried { record: record.clone(), purge };
-            match self.bring(peer, &kept.place, carried).await {
-                Ok(()) => return self.remove_hint(kept, Unchanged::Hint).await,
+            match self.bring(set, replica, &kept.place.path, carried).await {
+                Ok(()) => return Ok(Unchanged::Hint),
                 Err(PeerFailure::Refused(Refusal::StalePurge(number))) => {
-                    if self.adopt_purge_number(kept.place.vnode, number).await.is_err() {
-                        return Replayed::Failed;
+                    if self.adopt_purge_number(vnode, number).await.is_err() {
+                        return Err(Replayed::Failed);
                     }
                 }
-                Err(_) => return Replayed::Failed,
+                Err(_) => return Err(Replayed::Failed),
             }
         }
-        Replayed::Failed
+        Err(Replayed::Failed)
     }
 
     /// Brings what this node, a replica itself, holds of a key.
-    async fn bring_own(self: &Arc<Self>, peer: &Arc<Peer>, kept: &KeptHint) -> Replayed {
+    async fn bring_own(
+        self: &Arc<Self>,
+        (set, replica): (&ReplicaSet, ReplicaIndex),
+        kept: &KeptHint,
+    ) -> Result<Unchanged, Replayed> {
         for _ in 0..TRIES {
-            let carried = match self.carried_when_settled(&kept.place).await {
+            let mut carried = match self.carried_when_settled(&kept.place).await {
                 Ok(Some(carried)) => carried,
-                // Purged, or damaged here: what there is comes from others.
+                // Purged, dropped, or damaged here: what there is comes from others.
                 Ok(None) | Err(Refusal::Quarantined) => {
                     self.remove_hint(kept, Unchanged::Own(None)).await;
-                    return Replayed::Pointless;
+                    return Err(Replayed::Pointless);
                 }
-                Err(_) => return Replayed::Failed,
+                Err(_) => return Err(Replayed::Failed),
             };
             let record = carried.record.clone();
-            match self.bring(peer, &kept.place, carried).await {
-                Ok(()) => return self.remove_hint(kept, Unchanged::Own(Some(record))).await,
+            let vnode = set.vnode_at(replica);
+            if vnode != kept.place.vnode {
+                // Numbers are of one vnode.
+                carried.purge = self.vnodes.purge_number(vnode);
+            }
+            match self.bring(set, replica, &kept.place.path, carried).await {
+                Ok(()) => return Ok(Unchanged::Own(Some(record))),
                 Err(PeerFailure::Refused(Refusal::StalePurge(number))) => {
-                    if self.meet_purge_number(kept.place.vnode, number).await.is_err() {
-                        return Replayed::Failed;
+                    let met = match vnode == kept.place.vnode {
+                        true => self.meet_purge_number(vnode, number).await,
+                        false => self.adopt_purge_number(vnode, number).await,
+                    };
+                    if met.is_err() {
+                        return Err(Replayed::Failed);
                     }
                 }
-                Err(_) => return Replayed::Failed,
+                Err(_) => return Err(Replayed::Failed),
             }
         }
-        Replayed::Failed
+        Err(Replayed::Failed)
     }
 
     async fn bring(
         self: &Arc<Self>,
-        peer: &Arc<Peer>,
-        place: &Place,
+        set: &ReplicaSet,
+        replica: ReplicaIndex,
+        path: &KeyPath,
         record: Carried,
     ) -> Result<(), PeerFailure> {
-        let request = Request::Merge { path: place.path.clone(), record, answers: false };
-        match self.call(peer, request, Instant::now() + REPLAY_TIMEOUT, None).await? {
+        let table = set.vnode_at(replica).table;
+        let request = Request::Merge { path: path.clone(), table, record, answers: false };
+        let deadline = Instant::now() + REPLAY_TIMEOUT;
+        match self.call(&set.at, set.peer(replica), request, deadline, None).await? {
             Answer::Merged(_) => Ok(()),
             _ => Err(PeerFailure::WrongAnswer),
         }

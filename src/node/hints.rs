@@ -10,7 +10,7 @@
 //! A hint is written and removed under the lock of its key, so a hint for a newer write is not
 //! removed with the older one that was brought.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,7 +27,7 @@ use crate::peer::messages::{Answer, Carried, Refusal, Reply};
 use crate::protocol::causality::{Dot, Record};
 use crate::storage::schema::{hint_key, hints_for_vnode, parse_hint_key};
 use crate::storage::{Batch, KeyRange, ReadError, ScanLimit, Space, Store, Syncing, frame};
-use crate::types::{KeyPath, NodeId, PurgeNumber, VnodeId};
+use crate::types::{KeyPath, NodeId, PurgeNumber, ReplicationFactor, VnodeId};
 
 /// The format of [`Hint`].
 const HINT_FORMAT: u8 = 1;
@@ -227,7 +227,8 @@ impl Node {
     ) -> Reply {
         let layout = self.layout().ok_or(Refusal::NotServing)?;
         let set = layout.replica_set(&path);
-        if set.local.is_some() || !set.peers.iter().any(|peer| peer.id == target) {
+        let is_here = set.indices().any(|replica| set.is_here(replica));
+        if is_here || !set.peers.iter().any(|peer| peer.id == target) {
             return Err(Refusal::NoReplica);
         }
         let place = Place::new(set.vnode, path);
@@ -248,6 +249,10 @@ impl Node {
         let guard = tokio::time::timeout_at(deadline, self.locks.lock(place.key())).await;
         let _guard = guard.map_err(|_| Refusal::TooLate)?;
         self.refuse_writes()?;
+        // Who has said that it keeps none is let go at any moment.
+        if self.layout().is_none_or(|layout| layout.is_going()) {
+            return Err(Refusal::HintsFull);
+        }
         let _writing = self.hints.writing.read().await;
         self.adopt_purge_number(place.vnode, carried.purge).await?;
         let key = hint_key(target.as_ref(), place.vnode, &place.path);
@@ -324,18 +329,32 @@ impl Node {
         u64::from(matches!(self.store.get(Space::Hints, key).await, Ok(Some(_))))
     }
 
+    /// Whether anything is kept here for anybody, by a look at the disk.
+    pub(super) async fn keeps_hints(&self) -> bool {
+        let one = ScanLimit { entries: 1, bytes: 1 };
+        let found = self.store.scan(Space::Hints, KeyRange::all(), one).await;
+        found.map_or(true, |page| !page.entries.is_empty())
+    }
+
     /// Whether no hint is kept here for any key of a partition.
     pub(super) async fn has_no_hints(&self, vnode: VnodeId) -> Result<bool, ReadError> {
         let limit = ScanLimit { entries: 1, bytes: 1 };
         // Those that were admitted before are written by then.
         drop(self.hints.writing.write().await);
+        if !self.keeps_hints().await {
+            return Ok(true);
+        }
         // Not by the counts: one that is being written is not in them yet.
         let layout = self.layout().expect("hints are of a layout");
         let named = layout.peers.iter().map(|peer| Some(peer.id.clone()));
-        for target in named.chain([None]) {
-            let range = hints_for_vnode(target.as_ref(), vnode);
-            if !self.store.scan(Space::Hints, range, limit).await?.entries.is_empty() {
-                return Ok(false);
+        let targets: BTreeSet<Target> = named.chain(self.hints.targets()).chain([None]).collect();
+        for target in targets {
+            // A bucket's n may have changed since: such a hint is under the vnode that it had then.
+            for table in ReplicationFactor::all() {
+                let range = hints_for_vnode(target.as_ref(), VnodeId { table, ..vnode });
+                if !self.store.scan(Space::Hints, range, limit).await?.entries.is_empty() {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)

@@ -6,6 +6,7 @@ use super::Node;
 use super::directory::Directory;
 use super::imprint::{Deleted, Imprint, decode_digest, leaf_of};
 use crate::protocol::causality::{Context, ContextToken, Record};
+use crate::protocol::cluster::ClusterState;
 use crate::protocol::merkle::{Tree, entry_hash};
 use crate::storage::Space;
 use crate::storage::schema::{parse_record_key, parse_tree_key, tree_key};
@@ -25,6 +26,11 @@ impl Node {
     pub fn cover_of(&self, token: &str, path: &KeyPath) -> Context {
         let layout = self.layout().expect("a node with tokens has a layout");
         ContextToken::open(token, path, self.token_key_of(&layout)).expect("one of our own tokens")
+    }
+
+    /// The cluster state that it works with.
+    pub fn cluster_state(&self) -> Option<ClusterState> {
+        self.layout().map(|layout| layout.state.clone())
     }
 
     /// Its vnodes that may lack acknowledged data, each with its replicas.

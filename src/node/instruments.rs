@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::protocol::causality::{Context, Dot};
+use crate::protocol::cluster::StateStamp;
 use crate::types::{KeyPath, NodeId, RequestId};
 
 /// A mistake that the simulator must find; each breaks a rule of the design in one place.
@@ -39,11 +40,23 @@ pub enum PlantedBug {
     PurgeWithoutProof,
     /// Husks are deleted though older records may be under way.
     PurgeWithoutFence,
+    /// Reads use the new sets alone before every pass is done.
+    ReadFromNewTooEarly,
+    /// A transition is finished though not every old replica was passed over.
+    FinishWithoutAllPasses,
+    /// Who stays in a set that shrinks passes over nobody.
+    ShrinkWithoutTakeIn,
+    /// A change's epoch is not looked at when it is committed.
+    EpochCheckedBeforeCommit,
+    /// A node whose disk was lost votes as if it had not been.
+    WipedNodeVotes,
+    /// A vnode that was dropped and is taken in again goes on under its old actor.
+    ActorKeptOnReacquisition,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 20] = [
         Self::EarlyAcknowledgement,
         Self::ActorKeptAfterUncleanStop,
         Self::ActorKeptAfterFailedBatch,
@@ -58,6 +71,12 @@ impl PlantedBug {
         Self::CountedHintDropped,
         Self::PurgeWithoutProof,
         Self::PurgeWithoutFence,
+        Self::ReadFromNewTooEarly,
+        Self::FinishWithoutAllPasses,
+        Self::ShrinkWithoutTakeIn,
+        Self::EpochCheckedBeforeCommit,
+        Self::WipedNodeVotes,
+        Self::ActorKeptOnReacquisition,
     ];
 }
 
@@ -83,6 +102,10 @@ pub type MintWitness = Arc<dyn Fn(&MintedWrite) + Send + Sync>;
 #[cfg(any(test, feature = "sim"))]
 pub type UntakenWitness = Arc<dyn Fn(&NodeId, &KeyPath, Dot) + Send + Sync>;
 
+/// Told of every state that a node goes on to.
+#[cfg(any(test, feature = "sim"))]
+pub type AdoptedWitness = Arc<dyn Fn(&StateStamp) + Send + Sync>;
+
 /// See the module's head.
 #[derive(Clone, Default)]
 pub struct Instruments {
@@ -95,6 +118,9 @@ pub struct Instruments {
     /// Who is told of writes that a replica did not take.
     #[cfg(any(test, feature = "sim"))]
     pub on_untaken: Option<UntakenWitness>,
+    /// Who is told of states that are adopted.
+    #[cfg(any(test, feature = "sim"))]
+    pub on_adopted: Option<AdoptedWitness>,
 }
 
 impl Instruments {
@@ -129,6 +155,18 @@ impl Instruments {
     /// A write is kept for a replica that did not take it.
     #[cfg(not(any(test, feature = "sim")))]
     pub(super) fn untaken(&self, _target: &NodeId, _path: &KeyPath, _dot: Dot) {}
+
+    /// This node works with another state.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn adopted(&self, stamp: &StateStamp) {
+        if let Some(witness) = &self.on_adopted {
+            witness(stamp);
+        }
+    }
+
+    /// This node works with another state.
+    #[cfg(not(any(test, feature = "sim")))]
+    pub(super) fn adopted(&self, _stamp: &StateStamp) {}
 
     /// A write was minted.
     #[cfg(not(any(test, feature = "sim")))]

@@ -24,10 +24,10 @@ use tokio::time::Instant;
 use super::Node;
 use super::layout::{Layout, Peer};
 use super::view::NodeState;
-use crate::peer::messages::{Gossip, decode, encode};
+use crate::peer::messages::{Gossip, encode};
 use crate::peer::{Condition, Lane, PeerAddress, Transport};
 use crate::telemetry::Metrics;
-use crate::types::{BootNumber, NodeId};
+use crate::types::{BootNumber, DataIncarnation, NodeId};
 
 /// How often peers that are not known as active hear of this node.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
@@ -46,6 +46,7 @@ const MAX_PACKET_BYTES: usize = 16 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Swimmer {
     node: NodeId,
+    disk: DataIncarnation,
     address: PeerAddress,
     http: String,
     software: String,
@@ -54,14 +55,15 @@ struct Swimmer {
 }
 
 impl Identity for Swimmer {
-    type Addr = NodeId;
+    /// A node whose disk was lost is another one: its starts are counted anew.
+    type Addr = (NodeId, DataIncarnation);
 
     fn renew(&self) -> Option<Self> {
         Some(Self { returns: self.returns + 1, ..self.clone() })
     }
 
-    fn addr(&self) -> NodeId {
-        self.node.clone()
+    fn addr(&self) -> Self::Addr {
+        (self.node.clone(), self.disk)
     }
 
     fn win_addr_conflict(&self, adversary: &Self) -> bool {
@@ -79,8 +81,8 @@ pub(super) struct Told {
 /// The node's side of the membership task.
 #[derive(Debug)]
 pub(super) struct Membership {
-    inbox: mpsc::Sender<Bytes>,
-    outlet: Mutex<Option<mpsc::Receiver<Bytes>>>,
+    inbox: mpsc::Sender<Gossip>,
+    outlet: Mutex<Option<mpsc::Receiver<Gossip>>>,
     told: Mutex<BTreeMap<NodeId, Told>>,
 }
 
@@ -91,7 +93,7 @@ impl Membership {
     }
 
     /// Takes a SWIM message from a peer.
-    pub(super) fn receive(&self, message: Bytes) {
+    pub(super) fn receive(&self, message: Gossip) {
         // A full inbox drops it.
         drop(self.inbox.try_send(message));
     }
@@ -126,7 +128,6 @@ impl Runtime<Swimmer> for &mut Asked {
 /// The membership task.
 struct Swim {
     node: Arc<Node>,
-    layout: Arc<Layout>,
     transport: Arc<dyn Transport>,
     metrics: Arc<Metrics>,
     foca: Foca<Swimmer, PostcardCodec, StdRng, NoCustomBroadcast>,
@@ -135,6 +136,10 @@ struct Swim {
     timers: BTreeMap<u64, Timer<Swimmer>>,
     next_timer: u64,
     begun: Instant,
+    /// Since when nodes that nothing was heard of are in the layout.
+    unheard: Mutex<BTreeMap<NodeId, Instant>>,
+    /// How many nodes the protocol is set up for.
+    nodes: usize,
 }
 
 impl Node {
@@ -143,11 +148,9 @@ impl Node {
         let outlet = self.membership.outlet.lock().unwrap_or_else(PoisonError::into_inner).take();
         let inbox = outlet.expect("membership begins once");
         let layout = self.layout().expect("membership begins in a layout");
-        if layout.peers.len() == 1 {
-            return;
-        }
         let me = Swimmer {
             node: self.settings.id.clone(),
+            disk: self.opened.identity.incarnation,
             address: self.settings.advertise_peer.clone(),
             http: self.settings.advertise_http.to_string(),
             software: env!("CARGO_PKG_VERSION").into(),
@@ -160,11 +163,12 @@ impl Node {
             transport: Arc::clone(&self.transport),
             metrics: Arc::clone(&self.metrics),
             foca: Foca::new(me, config, self.random.fork(), PostcardCodec),
-            layout,
             due: BinaryHeap::new(),
             timers: BTreeMap::new(),
             next_timer: 0,
             begun: Instant::now(),
+            unheard: Mutex::default(),
+            nodes: layout.peers.len(),
         };
         self.tasks.spawn(swim.run(inbox));
     }
@@ -190,7 +194,7 @@ impl Node {
 
 impl Swim {
     /// Runs until the node stops or refuses to serve, and then tells the others that it goes.
-    async fn run(mut self, mut inbox: mpsc::Receiver<Bytes>) {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Gossip>) {
         let phase = self.node.phase();
         let mut announce = tokio::time::interval(ANNOUNCE_EVERY);
         announce.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -204,22 +208,39 @@ impl Swim {
                     self.fire();
                 }
                 message = inbox.recv() => match message {
-                    Some(message) => self.take(&message),
+                    Some(gossip) => self.take(&gossip),
                     None => return self.leave(),
                 },
-                _ = announce.tick() => self.announce(),
+                _ = announce.tick() => {
+                    self.fit_to_size();
+                    self.announce();
+                }
             }
             self.publish();
         }
     }
 
-    fn take(&mut self, message: &[u8]) {
-        match decode::<Gossip>(message) {
-            Ok(gossip) if gossip.cluster == self.layout.state.cluster => {
-                self.step(|foca, asked| foca.handle_data(&gossip.data, asked));
+    fn layout(&self) -> Arc<Layout> {
+        self.node.layout().expect("membership begins in a layout")
+    }
+
+    /// News spreads further in a larger cluster.
+    fn fit_to_size(&mut self) {
+        let nodes = self.layout().peers.len();
+        if nodes != self.nodes {
+            self.nodes = nodes;
+            let config = self.node.swim_config(nodes);
+            if let Err(error) = self.foca.set_config(config) {
+                tracing::debug!(%error, "membership");
             }
-            Ok(_) => tracing::debug!("a membership message of another cluster was dropped"),
-            Err(error) => tracing::debug!(%error, "a membership message was dropped"),
+        }
+    }
+
+    fn take(&mut self, gossip: &Gossip) {
+        if gossip.stamp.cluster == self.layout().state.cluster {
+            self.step(|foca, asked| foca.handle_data(&gossip.data, asked));
+        } else {
+            tracing::debug!("a membership message of another cluster was dropped");
         }
     }
 
@@ -235,13 +256,15 @@ impl Swim {
     }
 
     fn announce(&mut self) {
-        let active: Vec<NodeId> =
-            self.foca.iter_members().map(|member| member.id().node.clone()).collect();
-        let unknown = |peer: &&Arc<Peer>| !active.contains(&peer.id);
-        let targets: Vec<Arc<Peer>> = self.layout.others().filter(unknown).cloned().collect();
+        let active: Vec<(NodeId, DataIncarnation)> =
+            self.foca.iter_members().map(|member| member.id().addr()).collect();
+        let unknown = |peer: &&Arc<Peer>| !active.contains(&(peer.id.clone(), peer.incarnation));
+        let layout = self.layout();
+        let targets: Vec<Arc<Peer>> = layout.others().filter(unknown).cloned().collect();
         for peer in targets {
             let stranger = Swimmer {
                 node: peer.id.clone(),
+                disk: peer.incarnation,
                 address: peer.address.clone(),
                 http: String::new(),
                 software: String::new(),
@@ -267,8 +290,10 @@ impl Swim {
         if let Err(error) = work(&mut self.foca, &mut asked) {
             tracing::debug!(%error, "membership");
         }
+        let stamp = self.layout().stamp;
+        let mine = self.node.settings.advertise_peer.to_string();
         for (address, data) in asked.sends {
-            let gossip = Gossip { cluster: self.layout.state.cluster, data };
+            let gossip = Gossip { stamp, address: mine.clone(), data };
             self.transport.send(&address, Lane::Control, encode(&gossip));
         }
         let now = Instant::now();
@@ -290,23 +315,30 @@ impl Swim {
         is_paused
     }
 
+    /// Since when a node is in the layout without having been heard of.
+    fn unheard_since(&self, node: &NodeId) -> Instant {
+        let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+        *unheard.entry(node.clone()).or_insert_with(Instant::now)
+    }
+
     /// Tells the node what is thought of its peers now.
     fn publish(&self) {
-        let members: BTreeMap<&NodeId, (State, &Swimmer)> = self
+        let members: BTreeMap<(NodeId, DataIncarnation), (State, &Swimmer)> = self
             .foca
             .iter_membership_state()
-            .map(|member| (&member.id().node, (member.state(), member.id())))
+            .map(|member| (member.id().addr(), (member.state(), member.id())))
             .collect();
         let mut told = self.node.membership.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for peer in self.layout.others() {
-            let state = match members.get(&peer.id) {
+        for peer in self.layout().others() {
+            let member = members.get(&(peer.id.clone(), peer.incarnation));
+            let state = match member {
                 Some((State::Alive, _)) => NodeState::Up,
                 Some((State::Suspect, _)) => NodeState::Suspect,
                 Some((State::Down, _)) => NodeState::Down,
-                None if self.begun.elapsed() < UNHEARD_GRACE => NodeState::Up,
+                None if self.unheard_since(&peer.id).elapsed() < UNHEARD_GRACE => NodeState::Up,
                 None => NodeState::Down,
             };
-            if let Some((_, swimmer)) = members.get(&peer.id) {
+            if let Some((_, swimmer)) = member {
                 let tells = Told { http: swimmer.http.clone(), software: swimmer.software.clone() };
                 if told.get(&peer.id) != Some(&tells) {
                     told.insert(peer.id.clone(), tells);

@@ -16,9 +16,10 @@ use super::replica::Place;
 use super::{Node, Phase};
 use crate::peer::messages::{Answer, Carried, Page, Refusal, Reply, Request};
 use crate::protocol::causality::Summary;
+use crate::protocol::cluster::StateStamp;
 use crate::storage::schema::{parse_record_key, record_key, vnode_range};
 use crate::storage::{ReadError, ScanLimit, Space};
-use crate::types::{KeyPath, VnodeId};
+use crate::types::{KeyPath, ReplicationFactor, VnodeId};
 
 /// How long to wait before trying again what could not be mended.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
@@ -86,29 +87,39 @@ impl Node {
         let layout = self.layout().expect("only a serving node mends");
         let set = layout.replicas_of(vnode);
         let mut records = 0;
-        for replica in set.indices().filter(|replica| set.local != Some(*replica)) {
-            records += self.take_in(vnode, set.peer(replica)).await?;
+        let others = set.indices().filter(|replica| !set.is_here(*replica));
+        let others: Vec<&Arc<Peer>> =
+            others.map(|replica| set.peer(replica)).filter(|peer| !peer.is_gone()).collect();
+        // Alone by now, it has all that there is.
+        anyhow::ensure!(set.places() == 1 || !others.is_empty(), "no other replica holds it");
+        for peer in others {
+            records += self.take_in_whole(&set.at, vnode, peer).await?;
         }
-        anyhow::ensure!(set.n() > 1, "no other replica holds it");
         let is_complete = self.vnodes.mark_complete(vnode, findings, &*self.store).await?;
         anyhow::ensure!(is_complete, "more was found missing meanwhile");
         Ok(records)
     }
 
     /// Takes in all that one peer holds of a vnode; how many records.
-    async fn take_in(self: &Arc<Self>, vnode: VnodeId, peer: &Peer) -> anyhow::Result<usize> {
+    async fn take_in_whole(
+        self: &Arc<Self>,
+        at: &StateStamp,
+        vnode: VnodeId,
+        peer: &Peer,
+    ) -> anyhow::Result<usize> {
         let mut after: Option<KeyPath> = None;
         let mut taken = 0;
         loop {
             let deadline = Instant::now() + PAGE_TIMEOUT;
-            let request = Request::Page { vnode, after: after.take(), max_bytes: PAGE_BYTES };
+            let (after_key, max_bytes) = (after.take(), PAGE_BYTES);
+            let request = Request::Page { vnode, after: after_key, max_bytes, to: None };
             let phase = self.phase();
             let answer = tokio::select! {
                 biased;
                 _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {
                     anyhow::bail!("the node is stopping")
                 }
-                answer = self.call(peer, request, deadline, None) => answer?,
+                answer = self.call(at, peer, request, deadline, None) => answer?,
             };
             let page = match answer {
                 Answer::Page(page) => page,
@@ -116,9 +127,11 @@ impl Node {
             };
             taken += page.records.len();
             after = page.next;
-            for (path, record) in page.records {
-                let carried = Carried { record, purge: page.purge };
-                match self.merge(&Place::new(vnode, path), carried, &peer.id, deadline).await {
+            let purge = page.purge;
+            let records = page.records.into_iter();
+            let records = records.map(|(path, record)| (path, Carried { record, purge })).collect();
+            for (_, merged) in self.merge_all(at, vnode, records, &peer.id, deadline).await {
+                match merged {
                     // Nothing can be taken from what is no record.
                     Err(Refusal::Malformed) => self.metrics.alarm("malformed-record"),
                     merged => drop(merged?),
@@ -146,14 +159,10 @@ impl Node {
         vnode: VnodeId,
         after: Option<KeyPath>,
         max_bytes: u32,
+        to: Option<ReplicationFactor>,
     ) -> Reply {
+        self.owned(vnode)?;
         let layout = self.layout().ok_or(Refusal::NotServing)?;
-        let is_mine = layout.state.table(vnode.table).is_some()
-            && vnode.partition.get() < layout.state.partitions.get()
-            && layout.replicas_of(vnode).local.is_some();
-        if !is_mine {
-            return Err(Refusal::NoReplica);
-        }
         let mut range = vnode_range(vnode);
         if let Some(after) = after {
             // The next possible key is the same one with a zero byte more.
@@ -175,7 +184,12 @@ impl Node {
         for (key, stored) in page.entries {
             let (_, path) = parse_record_key(&key).map_err(|_| Refusal::StoreFailed)?;
             last = Some(path.clone());
+            if to.is_some_and(|to| !Self::goes_to(&layout, &path, to)) {
+                continue;
+            }
             match Summary::from_stored_bytes(&stored) {
+                // Whoever takes a vnode over takes its husks too.
+                Ok(_) if to.is_some() => records.push((path, stored)),
                 // Husks are not pushed; one's tombstone is with whoever has not stripped it yet.
                 Ok(summary) if summary.is_husk() => {}
                 Ok(_) => records.push((path, stored)),

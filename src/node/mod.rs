@@ -5,13 +5,16 @@
 //! life of a node is in `start.rs`.
 
 mod calls;
+mod candidate;
 mod coordinator;
 mod directory;
 mod disk;
+mod epochs;
 mod exchange;
 mod explain;
 mod formation;
 mod forwarded;
+mod give;
 mod greeting;
 mod handler;
 mod handoff;
@@ -31,7 +34,8 @@ mod process;
 mod pulse;
 mod purge;
 mod quarantine;
-mod rebuild;
+mod recovery;
+mod register;
 mod repair;
 mod replica;
 mod scrub;
@@ -39,15 +43,20 @@ mod seams;
 mod sending;
 mod service;
 mod start;
+mod take_in;
 mod tasks;
+mod topology;
+mod transitions;
 mod trees;
 pub mod view;
 mod vnodes;
 mod watched;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 pub use directory::DirectoryError;
@@ -59,6 +68,7 @@ pub use watched::Watched;
 
 use self::directory::Opened;
 use self::disk::DiskWatch;
+use self::epochs::Epochs;
 use self::forwarded::Forwarded;
 use self::hints::Hints;
 use self::latency::HedgeBudget;
@@ -70,17 +80,20 @@ use self::pulse::Pulse;
 use self::quarantine::Quarantine;
 use self::repair::Repair;
 use self::sending::Sending;
+use self::take_in::TakeIns;
 use self::tasks::Tasks;
+use self::transitions::Transitions;
 use self::trees::Trees;
 use self::vnodes::Vnodes;
-use crate::config::Settings;
+use crate::config::{BucketSettings, Settings};
 use crate::peer::Transport;
+use crate::peer::messages::Recovery;
 use crate::protocol::causality::{Hlc, Record, TokenKey};
 use crate::protocol::cluster::formation::Formation;
 use crate::protocol::operation::OperationError;
 use crate::storage::Store;
 use crate::telemetry::Metrics;
-use crate::types::{HlcStamp, NodeId};
+use crate::types::{Bucket, HlcStamp, NodeId};
 
 /// Where a node is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,9 +125,16 @@ pub struct Node {
     random: Randomness,
     metrics: Arc<Metrics>,
     has_lost_data: bool,
+    /// The directory was emptied to be filled from the peers.
+    rebuilds: bool,
     phase: Watched<Phase>,
-    /// Set once: the layout of this release does not change after formation.
-    layout: OnceLock<Arc<Layout>>,
+    /// The present epoch; changed by `epochs.rs` alone.
+    layout: ArcSwapOption<Layout>,
+    epochs: Epochs,
+    take_ins: TakeIns,
+    transitions: Transitions,
+    /// A forced recovery that not all survivors have confirmed yet.
+    recovery: tokio::sync::Mutex<Option<Recovery>>,
     token_key: OnceLock<TokenKey>,
     formation: Mutex<Option<Formation>>,
     vnodes: Vnodes,
@@ -141,6 +161,8 @@ pub struct Node {
     /// All that runs in the background.
     tasks: Tasks,
     instruments: Instruments,
+    /// Who has answered this start's greeting.
+    greeted: Mutex<BTreeSet<NodeId>>,
     /// One greeting at a time is worked off, so that boot numbers are kept in order.
     greeting: tokio::sync::Mutex<()>,
 }
@@ -148,7 +170,7 @@ pub struct Node {
 impl Node {
     /// The layout, once there is one.
     fn layout(&self) -> Option<Arc<Layout>> {
-        self.layout.get().cloned()
+        self.layout.load_full()
     }
 
     /// The layout, if this node serves.
@@ -164,6 +186,18 @@ impl Node {
                 let why = why.unwrap_or_else(|| "the node has no layout yet".into());
                 Err(OperationError::NotReady(why))
             }
+        }
+    }
+
+    /// A bucket's properties: what the cluster state says, and for the rest the settings.
+    fn bucket_settings(&self, layout: &Layout, bucket: &Bucket) -> BucketSettings {
+        let defaults = self.settings.bucket(bucket);
+        let Some(own) = layout.state.buckets.get(bucket) else { return defaults };
+        BucketSettings {
+            r: own.r.unwrap_or(defaults.r),
+            w: own.w.unwrap_or(defaults.w),
+            resolve: own.resolve.unwrap_or(defaults.resolve),
+            sloppy: own.sloppy.unwrap_or(defaults.sloppy),
         }
     }
 

@@ -1,16 +1,21 @@
 //! What a client asks of a node, and what the node answers: the border between the HTTP API and the
 //! coordinator. Everything here is parsed; no status codes yet.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::time::Instant;
 
-use crate::node::view::{BucketView, ClusterView, ExplainView, Readiness, RepairView, RingView};
-use crate::protocol::causality::{Content, Context, Shown};
+use crate::node::view::{
+    BucketView, ClusterView, ExplainView, PlanView, Readiness, RepairView, RingView,
+};
+use crate::protocol::causality::{Content, Context, Resolve, Shown};
 pub use crate::protocol::operation::{
     Acks, Condition, EtagSet, OperationError, Reached, ReplicaOutcome, ReplicaReport, Seen,
     WriteAnswer,
 };
 pub use crate::storage::BoxFuture;
-use crate::types::{Bucket, Epoch, KeyPath, Level, RequestId};
+use crate::types::{Bucket, Epoch, KeyPath, Level, NodeId, RequestId, Weight, Zone};
 
 /// What goes with every operation on a key.
 #[derive(Clone, Debug)]
@@ -68,6 +73,117 @@ pub struct GetAnswer {
     pub epoch: Epoch,
 }
 
+/// What `POST /v1/cluster/plan` and `/apply` take.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangeRequest {
+    /// Nodes to take in; those that stand in `replace` too take the place named there.
+    pub join: Vec<JoinRequest>,
+    /// Nodes to send away.
+    pub leave: BTreeSet<NodeId>,
+    /// Nodes to send away, each with the name of the one that takes its place.
+    pub replace: BTreeMap<NodeId, NodeId>,
+    /// Nodes whose process will never run again.
+    pub dead: BTreeSet<NodeId>,
+    /// Other shares.
+    pub weight: BTreeMap<NodeId, Weight>,
+    /// Other zones.
+    pub zone: BTreeMap<NodeId, Zone>,
+    /// Partitions with too few surviving holders are given up.
+    pub accept_loss: bool,
+    /// Only if the cluster state is still of this epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+}
+
+/// A node to take in.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// Its name.
+    pub id: NodeId,
+    /// `host:port` of its peer port; needed unless it shows itself as a candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// Where it stands; else what it says itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
+    /// Its share; else what it says itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Weight>,
+}
+
+/// What `POST /v1/cluster/recover` takes: every node of the cluster, once.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverRequest {
+    /// Nodes that go on.
+    pub survivors: BTreeSet<NodeId>,
+    /// Nodes that are gone for good.
+    pub lost: BTreeSet<NodeId>,
+}
+
+/// What `PUT /v1/buckets/{bucket}` takes; what is absent is the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BucketChange {
+    /// How many replicas its keys have.
+    pub n: Option<u8>,
+    /// R where a request names none.
+    #[serde(deserialize_with = "level")]
+    pub r: Option<Level>,
+    /// W where a request names none.
+    #[serde(deserialize_with = "level")]
+    pub w: Option<Level>,
+    /// What is done with concurrent versions.
+    pub resolve: Option<Resolve>,
+    /// Whether fallbacks may stand in for replicas.
+    pub sloppy: Option<bool>,
+}
+
+/// A level's name, or a number.
+fn level<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Level>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Name(String),
+        Count(std::num::NonZeroU8),
+    }
+    Ok(match Option::<Written>::deserialize(from)? {
+        None => None,
+        Some(Written::Count(count)) => Some(Level::Count(count)),
+        Some(Written::Name(name)) => {
+            Some(Level::parse_name(&name).map_err(serde::de::Error::custom)?)
+        }
+    })
+}
+
+/// Why a change of the layout was not begun.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// Another one runs.
+    #[error("{0}")]
+    Running(String),
+    /// There is none to abort.
+    #[error("no transition is running")]
+    NoTransition,
+    /// The state is another one by now.
+    #[error("the cluster state has changed meanwhile; look at it and ask again if it still fits")]
+    EpochChanged,
+    /// Somebody who was called dead, or a majority that was called lost, answers.
+    #[error("{0}")]
+    Alive(String),
+    /// It can't be done with this cluster.
+    #[error("{0}")]
+    Wrong(String),
+    /// It can't be decided now.
+    #[error("{0}")]
+    NoMajority(String),
+    /// This node can't serve now.
+    #[error(transparent)]
+    NotServing(#[from] OperationError),
+}
+
 /// What the HTTP API needs of a node. [`crate::node::Node`] is the one implementation that serves
 /// clients; the API's own tests bring a scripted one, so that every error can be provoked.
 pub trait Service: Send + Sync + 'static {
@@ -123,6 +239,41 @@ pub trait Service: Send + Sync + 'static {
 
     /// The buckets with properties of their own.
     fn buckets(&self) -> Vec<(Bucket, BucketView)>;
+
+    /// What a change of the layout would move; changes nothing.
+    ///
+    /// # Errors
+    /// [`TopologyError`].
+    fn plan(&self, request: ChangeRequest) -> BoxFuture<'_, Result<PlanView, TopologyError>>;
+
+    /// Begins a change of the layout.
+    ///
+    /// # Errors
+    /// [`TopologyError`].
+    fn apply(&self, request: ChangeRequest) -> BoxFuture<'_, Result<PlanView, TopologyError>>;
+
+    /// Goes back to the old layout.
+    ///
+    /// # Errors
+    /// [`TopologyError`].
+    fn abort(&self) -> BoxFuture<'_, Result<(), TopologyError>>;
+
+    /// Goes on without a majority that is lost for good.
+    ///
+    /// # Errors
+    /// [`TopologyError`].
+    fn recover(&self, request: RecoverRequest) -> BoxFuture<'_, Result<(), TopologyError>>;
+
+    /// Gives a bucket these properties, or the defaults again; what they are then, and whether data
+    /// has to move for that.
+    ///
+    /// # Errors
+    /// [`TopologyError`].
+    fn change_bucket(
+        &self,
+        bucket: Bucket,
+        change: Option<BucketChange>,
+    ) -> BoxFuture<'_, Result<(BucketView, bool), TopologyError>>;
 
     /// Whether the node can serve.
     fn readiness(&self) -> Readiness;

@@ -32,6 +32,7 @@ use super::pace::Pace;
 use super::replica::Place;
 use super::{Node, Phase};
 use crate::peer::messages::{Answer, PurgeAnswer, PurgeKey, PurgeOrder, Refusal, Reply, Request};
+use crate::protocol::cluster::StateStamp;
 use crate::storage::schema::parse_record_key;
 use crate::storage::{Batch, KeyRange, ReadError, ScanLimit, Space, Syncing};
 use crate::types::{PurgeNumber, VnodeId};
@@ -147,6 +148,9 @@ impl Node {
             else {
                 continue;
             };
+            if layout.state.transition.is_some() || layout.state.has_former(vnode.partition) {
+                continue;
+            }
             let Some(rank) = layout.replicas_of(vnode).local else { continue };
             // The primary first; the others where it does not get to it.
             let patience_ms = grace_ms * u64::from(rank.0);
@@ -199,7 +203,18 @@ impl Node {
     }
 
     /// Does or confirms one step of purging.
-    pub(super) async fn answer_purge(self: &Arc<Self>, vnode: VnodeId, order: PurgeOrder) -> Reply {
+    pub(super) async fn answer_purge(
+        self: &Arc<Self>,
+        at: &StateStamp,
+        vnode: VnodeId,
+        order: PurgeOrder,
+    ) -> Reply {
+        let layout = self.layout().ok_or(Refusal::NotServing)?;
+        let is_settled =
+            layout.state.transition.is_none() && !layout.state.has_former(vnode.partition);
+        if layout.stamp != *at || !is_settled {
+            return Err(Refusal::StaleEpoch);
+        }
         let answer = match order {
             PurgeOrder::NoHints(number) => {
                 self.vnodes
@@ -215,7 +230,7 @@ impl Node {
                     return Err(Refusal::Incomplete);
                 }
                 self.refuse_writes()?;
-                self.purge_here(vnode, order).await?
+                self.purge_here(at, vnode, order).await?
             }
         };
         Ok(Answer::Purge(answer))
@@ -223,25 +238,26 @@ impl Node {
 
     async fn purge_here(
         self: &Arc<Self>,
+        at: &StateStamp,
         vnode: VnodeId,
         order: PurgeOrder,
     ) -> Result<PurgeAnswer, Refusal> {
         let failed = |_| Refusal::StoreFailed;
         Ok(PurgeAnswer::Keys(match order {
             PurgeOrder::Confirm(keys) => {
-                let confirmed = self.each(vnode, keys, Self::confirm).await;
+                let confirmed = self.each(at, vnode, keys, Self::confirm).await;
                 // Whatever `durability` says, what was confirmed does not get lost.
                 self.store.sync().await.map_err(failed)?;
                 confirmed
             }
-            PurgeOrder::Strip(keys) => self.each(vnode, keys, Self::strip).await,
-            PurgeOrder::Check(keys) => self.each(vnode, keys, Self::check).await,
+            PurgeOrder::Strip(keys) => self.each(at, vnode, keys, Self::strip).await,
+            PurgeOrder::Check(keys) => self.each(at, vnode, keys, Self::check).await,
             PurgeOrder::Delete(number, keys) => {
                 if self.vnodes.purge_number(vnode) != number {
                     return Err(Refusal::StalePurge(self.vnodes.purge_number(vnode)));
                 }
                 self.raise_floor_above(vnode, &keys).await?;
-                self.each(vnode, keys, Self::delete_husk).await
+                self.each(at, vnode, keys, Self::delete_husk).await
             }
             PurgeOrder::Promise(number) => {
                 let promised =
@@ -262,23 +278,25 @@ impl Node {
     /// Does the same to each key, many at once.
     async fn each<F>(
         self: &Arc<Self>,
+        at: &StateStamp,
         vnode: VnodeId,
         keys: Vec<PurgeKey>,
-        work: impl Fn(Arc<Self>, Place, u64) -> F,
+        work: impl Fn(Arc<Self>, StateStamp, Place, u64) -> F,
     ) -> Vec<bool>
     where
         F: Future<Output = bool>,
     {
         let work = keys
             .into_iter()
-            .map(|(path, digest)| work(Arc::clone(self), Place::new(vnode, path), digest));
+            .map(|(path, digest)| work(Arc::clone(self), *at, Place::new(vnode, path), digest));
         futures_util::stream::iter(work).buffered(CHANGES_AT_ONCE).collect().await
     }
 
     /// Whether exactly this tombstone is held, for long enough, and is not on its way anywhere.
-    async fn confirm(self: Arc<Self>, place: Place, digest: u64) -> bool {
-        let _guard = self.locks.lock(place.key()).await;
-        if self.sending.has(&place)
+    async fn confirm(self: Arc<Self>, at: StateStamp, place: Place, digest: u64) -> bool {
+        let guard = self.locks.lock(place.key()).await;
+        if self.admit(&at, &guard).is_err()
+            || self.sending.has(&place)
             || self.imprint(&place).await != Some(Imprint::Tombstones(digest))
         {
             return false;
@@ -291,8 +309,11 @@ impl Node {
     }
 
     /// Whether the key has a husk by now, in place of exactly this tombstone.
-    async fn strip(self: Arc<Self>, place: Place, digest: u64) -> bool {
+    async fn strip(self: Arc<Self>, at: StateStamp, place: Place, digest: u64) -> bool {
         let guard = self.locks.lock(place.key()).await;
+        if self.admit(&at, &guard).is_err() {
+            return false;
+        }
         let Ok((record, imprint)) = self.record_to_change(&place, &guard).await else {
             return false;
         };
@@ -307,8 +328,11 @@ impl Node {
     }
 
     /// Whether exactly this husk is held, or nothing.
-    async fn check(self: Arc<Self>, place: Place, digest: u64) -> bool {
-        let _guard = self.locks.lock(place.key()).await;
+    async fn check(self: Arc<Self>, at: StateStamp, place: Place, digest: u64) -> bool {
+        let guard = self.locks.lock(place.key()).await;
+        if self.admit(&at, &guard).is_err() {
+            return false;
+        }
         let imprint = self.imprint(&place).await;
         let is_so =
             matches!(imprint, Some(Imprint::Absent)) || imprint == Some(Imprint::Husk(digest));
@@ -316,8 +340,11 @@ impl Node {
     }
 
     /// Whether the husk is gone.
-    async fn delete_husk(self: Arc<Self>, place: Place, digest: u64) -> bool {
+    async fn delete_husk(self: Arc<Self>, at: StateStamp, place: Place, digest: u64) -> bool {
         let guard = self.locks.lock(place.key()).await;
+        if self.admit(&at, &guard).is_err() {
+            return false;
+        }
         let before = match self.imprint(&place).await {
             Some(Imprint::Absent) => return true,
             Some(husk @ Imprint::Husk(held)) if held == digest => husk,
@@ -461,14 +488,14 @@ impl Round<'_> {
 
     async fn one(&self, peer: &Arc<Peer>, order: PurgeOrder) -> Result<PurgeAnswer, Stop> {
         let answer = if peer.id == self.node.settings.id {
-            self.node.answer_purge(self.vnode, order).await?
+            self.node.answer_purge(&self.layout.stamp, self.vnode, order).await?
         } else {
             let request = Request::Purge { vnode: self.vnode, order };
             let phase = self.node.phase();
             tokio::select! {
                 biased;
                 _ = phase.wait_for(|phase| phase.is_over()) => return Err(Refusal::NotServing.into()),
-                answer = self.node.call(peer, request, Instant::now() + ORDER_TIMEOUT, None) => answer?,
+                answer = self.node.call(&self.layout.stamp, peer, request, Instant::now() + ORDER_TIMEOUT, None) => answer?,
             }
         };
         match answer {

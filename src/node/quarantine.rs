@@ -16,9 +16,10 @@ use super::locks::KeyGuard;
 use super::mend::PAGE_TIMEOUT;
 use super::replica::Place;
 use crate::peer::messages::{Answer, Carried, Refusal, Reply, Request};
-use crate::storage::schema::parse_record_key;
+use crate::protocol::cluster::StateStamp;
+use crate::storage::schema::{parse_record_key, vnode_range};
 use crate::storage::{Batch, Space, Syncing, frame};
-use crate::types::KeyPath;
+use crate::types::{KeyPath, ReplicationFactor, VnodeId};
 
 /// The format of an entry, which holds nothing.
 const FORMAT: u8 = 1;
@@ -46,6 +47,22 @@ impl Quarantine {
     /// How many keys are in it.
     pub(super) fn count(&self) -> usize {
         self.lock().len()
+    }
+
+    /// Whether any key of a vnode is in it.
+    pub(super) fn has_any_of(&self, vnode: VnodeId) -> bool {
+        self.places().iter().any(|place| place.vnode == vnode)
+    }
+
+    /// A vnode was dropped.
+    pub(super) fn forget(&self, vnode: VnodeId) {
+        let range = vnode_range(vnode);
+        self.lock().retain(|key| !range.contains(key));
+    }
+
+    /// A key's record was dropped.
+    pub(super) fn forget_key(&self, place: &Place) {
+        self.lock().remove(place.key());
     }
 
     fn places(&self) -> Vec<Place> {
@@ -118,10 +135,12 @@ impl Node {
         let layout = self.layout().expect("only a serving node mends");
         let set = layout.replicas_of(place.vnode);
         let mut found = false;
-        for replica in set.indices().filter(|replica| set.local != Some(*replica)) {
+        let others = set.indices().filter(|replica| !set.is_here(*replica));
+        for replica in others.filter(|replica| !set.peer(*replica).is_gone()) {
             let peer = set.peer(replica);
-            if let Some(carried) = self.take(peer, &place.path).await? {
-                self.merge(place, carried, &peer.id, Instant::now() + PAGE_TIMEOUT).await?;
+            if let Some(carried) = self.take(&set.at, peer, place).await? {
+                let deadline = Instant::now() + PAGE_TIMEOUT;
+                self.merge(&set.at, place, carried, &peer.id, deadline).await?;
                 found = true;
             }
         }
@@ -133,19 +152,24 @@ impl Node {
 
     async fn take(
         self: &Arc<Self>,
+        at: &StateStamp,
         peer: &Arc<Peer>,
-        path: &KeyPath,
+        place: &Place,
     ) -> anyhow::Result<Option<Carried>> {
-        let request = Request::Take { path: path.clone() };
-        match self.call(peer, request, Instant::now() + PAGE_TIMEOUT, None).await? {
+        let request = Request::Take { path: place.path.clone(), table: place.vnode.table };
+        match self.call(at, peer, request, Instant::now() + PAGE_TIMEOUT, None).await? {
             Answer::Taken(carried) => Ok(carried),
             _ => anyhow::bail!("{} answered what was not asked for", peer.id),
         }
     }
 
     /// Hands out what is held of a key, complete or not.
-    pub(super) async fn answer_take(self: &Arc<Self>, path: KeyPath) -> Reply {
-        let place = self.place(path)?;
+    pub(super) async fn answer_take(
+        self: &Arc<Self>,
+        path: KeyPath,
+        table: ReplicationFactor,
+    ) -> Reply {
+        let place = self.place(path, table)?;
         match self.carried(&place).await {
             Ok(carried) => Ok(Answer::Taken(carried)),
             // Damaged here too: nothing can be had.

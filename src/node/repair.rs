@@ -1,7 +1,7 @@
 //! What is known of how far replicas agree: for each vnode and peer, when the two were last proven to
 //! hold the same (correctness, section 5). The oldest of those proofs is the *repair debt*.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -101,6 +101,24 @@ impl Repair {
             let proof = proofs.entry(*vnode).or_insert(at);
             *proof = at.max(*proof);
         }
+    }
+
+    /// The layout has changed: what is no longer shared needs no proof, and what is shared from now
+    /// on is proven from now on.
+    pub(super) fn go_on(&self, before: &Layout, after: &Layout) {
+        let now = Instant::now();
+        for peer in after.others() {
+            let shared = after.shared_vnodes(&peer.id);
+            let known: BTreeSet<VnodeId> = before.shared_vnodes(&peer.id).into_iter().collect();
+            let mut pairs = self.lock();
+            let proofs = &mut pairs.entry(peer.id.clone()).or_default().proofs;
+            proofs.retain(|vnode, _| shared.binary_search(vnode).is_ok());
+            for vnode in shared.iter().filter(|vnode| !known.contains(vnode)) {
+                proofs.entry(*vnode).or_insert(now);
+            }
+        }
+        self.lock().retain(|node, _| after.peer(node).is_some());
+        self.wake.notify_one();
     }
 
     /// Something was moved.

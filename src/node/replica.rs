@@ -4,6 +4,7 @@
 //! durable or has failed (correctness, section 2). So nothing is ever built on a batch whose fate
 //! is open, and a failed one fails only the writes that were grouped with it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,6 +20,7 @@ use super::vnodes::{PurgeStanding, Retirement};
 use super::{Node, Phase};
 use crate::peer::messages::{Carried, Refusal};
 use crate::protocol::causality::{Content, Context, DecodeError, Dot, Merge, Record, Summary};
+use crate::protocol::cluster::StateStamp;
 use crate::protocol::operation::{Condition, EtagSet, Seen};
 use crate::storage::schema::record_key;
 use crate::storage::{
@@ -57,6 +59,8 @@ pub(super) struct Mint {
     pub(super) conditions: Vec<Condition>,
     /// Replicas that are known not to take it: it is kept for them.
     pub(super) absent: Vec<NodeId>,
+    /// The state that its coordinator works with.
+    pub(super) at: StateStamp,
     pub(super) deadline: Instant,
     pub(super) request_id: RequestId,
 }
@@ -81,6 +85,11 @@ impl Minted {
     /// Whether its batch has become durable.
     pub(super) fn is_stored_here(&self) -> bool {
         self.is_stored_here.load(Ordering::Relaxed)
+    }
+
+    /// Whether [`Minted::take_committed`] can still be called.
+    pub(super) fn has_committed(&self) -> bool {
+        self.committed.is_some()
     }
 
     /// Resolves when the batch is durable or failed; holds the key's lock until then. To be taken
@@ -172,12 +181,16 @@ impl Node {
     /// number under which it was read.
     pub(super) async fn record(
         self: &Arc<Self>,
+        at: &StateStamp,
         place: &Place,
     ) -> Result<(Record, PurgeNumber), Refusal> {
+        self.refuse_stale(at)?;
         let findings = self.refuse_incomplete(place)?;
         let purge = self.vnodes.purge_number(place.vnode);
         let loaded = self.load(place, Record::from_stored_bytes).await;
         self.refuse_if_found_since(findings)?;
+        // The vnode may have been dropped while it was read.
+        self.refuse_stale(at)?;
         let record = loaded.map(Option::unwrap_or_default);
         record.map(|record| (record, purge)).map_err(|why| self.unreadable(place, why))
     }
@@ -220,10 +233,16 @@ impl Node {
     }
 
     /// The heads of a key's versions for a read that counts.
-    pub(super) async fn summary(self: &Arc<Self>, place: &Place) -> Result<Summary, Refusal> {
+    pub(super) async fn summary(
+        self: &Arc<Self>,
+        at: &StateStamp,
+        place: &Place,
+    ) -> Result<Summary, Refusal> {
+        self.refuse_stale(at)?;
         let findings = self.refuse_incomplete(place)?;
         let loaded = self.load(place, |bytes| Summary::from_stored_bytes(&bytes)).await;
         self.refuse_if_found_since(findings)?;
+        self.refuse_stale(at)?;
         loaded.map(Option::unwrap_or_default).map_err(|why| self.unreadable(place, why))
     }
 
@@ -244,6 +263,7 @@ impl Node {
         let lock = self.locks.lock(&place.key);
         let guard = tokio::time::timeout_at(mint.deadline, lock).await;
         let guard = guard.map_err(|_| Refusal::TooLate)?;
+        self.admit(&mint.at, &guard)?;
         self.refuse_writes()?;
         let purge = self.vnodes.purge_number(place.vnode);
         let (mut record, imprint) = self.record_to_change(place, &guard).await?;
@@ -288,6 +308,7 @@ impl Node {
     /// there then, if it is something else than what came.
     pub(super) async fn merge(
         self: &Arc<Self>,
+        at: &StateStamp,
         place: &Place,
         carried: Carried,
         from: &NodeId,
@@ -299,10 +320,17 @@ impl Node {
             true => self.load(place, Record::from_stored_bytes).await.ok().flatten(),
             false => None,
         };
+        if self.instruments.has(PlantedBug::EpochCheckedBeforeCommit) {
+            // What a slow disk does: the check was long before.
+            let ms = if self.random.u64().is_multiple_of(3) { 3_000 } else { 0 };
+            tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+        }
         let guard = tokio::time::timeout_at(deadline, self.locks.lock(&place.key)).await;
         let guard = guard.map_err(|_| Refusal::TooLate)?;
+        self.admit(at, &guard)?;
         self.refuse_writes()?;
-        self.meet_purge_number(place.vnode, purge).await?;
+        self.refuse_misplaced(place)?;
+        self.meet_number_of(place, purge).await?;
         let (stored_here, imprint) = self.record_to_change(place, &guard).await?;
         let mut record = too_early.unwrap_or(stored_here);
         self.observe(&incoming, from);
@@ -311,10 +339,7 @@ impl Node {
         }
         let is_absent = record.is_absent();
         let merge = self.merge_records(&mut record, &incoming);
-        for dot in &merge.alarms {
-            tracing::error!(key = ?place.path, %dot, "one dot with two values: the greater checksum is kept");
-            self.metrics.alarm("one-dot-two-values");
-        }
+        self.alarm_about(place, &merge);
         let purge = self.vnodes.purge_number(place.vnode);
         let differs = !is_absent && record != incoming;
         if !merge.changed {
@@ -330,6 +355,33 @@ impl Node {
         let committed = self.commit(place, write, guard)?.await;
         committed.map_err(|_| Refusal::StoreFailed)?;
         Ok(differs.then_some(Carried { record: bytes, purge }))
+    }
+
+    /// Refuses a key that does not belong to a vnode, now or after the running transition.
+    fn refuse_misplaced(&self, place: &Place) -> Result<(), Refusal> {
+        if self.instruments.has(PlantedBug::EpochCheckedBeforeCommit) {
+            return Ok(());
+        }
+        let layout = self.layout().ok_or(Refusal::NotServing)?;
+        let state = &layout.state;
+        let is_there = state.vnode_of(&place.path) == place.vnode
+            || state.next_vnode_of(&place.path) == place.vnode;
+        if is_there && layout.has_role(place.vnode) { Ok(()) } else { Err(Refusal::NoReplica) }
+    }
+
+    /// Takes notice of the number under which a key's record was read elsewhere. While the key goes
+    /// from one vnode to another, numbers of the two don't compare; nothing is purged then, and the
+    /// epoch tells what is old.
+    async fn meet_number_of(
+        self: &Arc<Self>,
+        place: &Place,
+        number: PurgeNumber,
+    ) -> Result<(), Refusal> {
+        let layout = self.layout().ok_or(Refusal::NotServing)?;
+        if layout.is_moving(&place.path) {
+            return Ok(());
+        }
+        self.meet_purge_number(place.vnode, number).await
     }
 
     /// Takes notice of the number under which something was read elsewhere (correctness, section 6,
@@ -348,6 +400,9 @@ impl Node {
                 return Err(Refusal::StalePurge(self.vnodes.purge_number(vnode)));
             }
             PurgeStanding::Ahead => {}
+            // It was asked for no promise yet.
+            PurgeStanding::Unpromised
+                if self.layout().is_some_and(|layout| layout.is_incoming(vnode)) => {}
             PurgeStanding::Unpromised => {
                 tracing::error!(%vnode, %number, "a purge number that was never promised here: this vnode has lost state");
                 self.metrics.alarm("lost-history");
@@ -362,6 +417,120 @@ impl Node {
             tracing::error!(%vnode, %error, "a purge number could not be kept");
             Refusal::StoreFailed
         })
+    }
+
+    /// Merges many records of one vnode, in one batch; durable when it returns. For each what is
+    /// there then, if it is something else than what came.
+    pub(super) async fn merge_all(
+        self: &Arc<Self>,
+        at: &StateStamp,
+        vnode: VnodeId,
+        records: Vec<(KeyPath, Carried)>,
+        from: &NodeId,
+        deadline: Instant,
+    ) -> Vec<(KeyPath, Result<Option<Carried>, Refusal>)> {
+        let places: Vec<(Place, Carried)> =
+            records.into_iter().map(|(path, c)| (Place::new(vnode, path), c)).collect();
+        let lock = self.locks.lock_all(places.iter().map(|(place, _)| &place.key[..]));
+        let guard = match tokio::time::timeout_at(deadline, lock).await {
+            Ok(guard) => guard,
+            Err(_) => return refuse_all(places, &Refusal::TooLate),
+        };
+        if let Err(refusal) = self.admit(at, &guard).and_then(|()| self.refuse_writes()) {
+            return refuse_all(places, &refusal);
+        }
+        let mut merged = Vec::with_capacity(places.len());
+        let mut batch = Batch::default();
+        let mut changes = Vec::new();
+        let mut done: BTreeSet<Bytes> = BTreeSet::new();
+        for (place, carried) in places {
+            // A key that comes twice is merged into what is there after the batch: not here.
+            if !done.insert(place.key.clone()) {
+                merged.push((place.path, Err(Refusal::TooLate)));
+                continue;
+            }
+            match self.merge_into(&place, carried, from, &guard).await {
+                Ok((differing, change)) => {
+                    if let Some((record, change)) = change {
+                        batch.put(Space::Records, place.key.clone(), record);
+                        change.add_to(&mut batch, &place, self.shape(), self.clock.wall_ms());
+                        changes.push((place.clone(), change));
+                    }
+                    merged.push((place.path, Ok(differing)));
+                }
+                Err(refusal) => merged.push((place.path, Err(refusal))),
+            }
+        }
+        if batch.is_empty() {
+            return merged;
+        }
+        match self.commit_all(vnode, batch, changes, guard).await {
+            Ok(()) => merged,
+            Err(refusal) => {
+                let failed = |merged: Result<_, _>| merged.and(Err(refusal.clone()));
+                merged.into_iter().map(|(path, merged)| (path, failed(merged))).collect()
+            }
+        }
+    }
+
+    /// What a record comes to when another one is merged into it: what differs from that one, and
+    /// the change, if there is one. Under the key's lock.
+    async fn merge_into(
+        self: &Arc<Self>,
+        place: &Place,
+        carried: Carried,
+        from: &NodeId,
+        held: &KeyGuard,
+    ) -> Result<(Option<Carried>, Option<(Bytes, Change)>), Refusal> {
+        let Carried { record: stored, purge } = carried;
+        let incoming = Record::from_stored_bytes(stored.clone()).map_err(|_| Refusal::Malformed)?;
+        self.refuse_misplaced(place)?;
+        self.meet_number_of(place, purge).await?;
+        let (mut record, imprint) = self.record_to_change(place, held).await?;
+        self.observe(&incoming, from);
+        if self.look_for_lost_history(place, &record, incoming.context()) {
+            self.mark_incomplete(place.vnode).await?;
+        }
+        let is_absent = record.is_absent();
+        let merge = self.merge_records(&mut record, &incoming);
+        self.alarm_about(place, &merge);
+        let purge = self.vnodes.purge_number(place.vnode);
+        let differs = !is_absent && record != incoming;
+        let bytes = if differs { record.to_stored_bytes() } else { stored };
+        let differing = differs.then(|| Carried { record: bytes.clone(), purge });
+        let change = Change { before: imprint, after: Imprint::of(&record) };
+        Ok((differing, merge.changed.then_some((bytes, change))))
+    }
+
+    /// Commits the changes of many records; runs to its end even if nobody waits for it.
+    async fn commit_all(
+        self: &Arc<Self>,
+        vnode: VnodeId,
+        batch: Batch,
+        changes: Vec<(Place, Change)>,
+        guard: KeyGuard,
+    ) -> Result<(), Refusal> {
+        let queued = self.store.commit(batch, Syncing::AsConfigured);
+        let node = Arc::clone(self);
+        let applied = self.tasks.spawn(async move {
+            let outcome = queued.await;
+            for (place, change) in &changes {
+                match &outcome {
+                    Ok(()) => node.change_tree(place, *change),
+                    Err(_) => node.settle(place, *change).await,
+                }
+            }
+            drop(guard);
+            outcome.map_err(|error| node.commit_failed(vnode, &error, Carries::OthersDots))
+        });
+        applied.await.unwrap_or(Err(Refusal::StoreFailed))
+    }
+
+    fn alarm_about(&self, place: &Place, merge: &Merge) {
+        for dot in &merge.alarms {
+            tracing::error!(key = ?place.path, %dot, "one dot with two values: the greater checksum is kept");
+            self.metrics.alarm("one-dot-two-values");
+        }
     }
 
     fn merge_records(&self, mine: &mut Record, theirs: &Record) -> Merge {
@@ -601,7 +770,7 @@ impl Node {
     /// Keeps that a vnode may lack acknowledged data, if there is another replica to mend it from:
     /// alone, it has all that there is, and only the key that can't be read stays refused.
     pub(super) async fn mark_incomplete(&self, vnode: VnodeId) -> Result<(), Refusal> {
-        if self.layout().is_some_and(|layout| layout.replicas_of(vnode).n() == 1) {
+        if self.layout().is_some_and(|layout| layout.replicas_of(vnode).places() == 1) {
             return Ok(());
         }
         let marked = self.vnodes.mark_incomplete([vnode], &*self.store).await;
@@ -611,6 +780,13 @@ impl Node {
             Refusal::StoreFailed
         })
     }
+}
+
+fn refuse_all(
+    places: Vec<(Place, Carried)>,
+    refusal: &Refusal,
+) -> Vec<(KeyPath, Result<Option<Carried>, Refusal>)> {
+    places.into_iter().map(|(place, _)| (place.path, Err(refusal.clone()))).collect()
 }
 
 /// Whether all conditions hold for a set of versions.

@@ -2,10 +2,15 @@
 //! its digest in the hash tree (correctness, section 5).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Node;
 use super::pace::Pace;
 use super::trees::Scrubbed;
+use crate::types::VnodeId;
+
+/// How often a node without vnodes looks whether it has some.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What it reads a second at most, in bytes.
 const BYTES_PER_SECOND: u64 = 16 << 20;
@@ -15,16 +20,22 @@ impl Node {
     pub(super) fn spawn_scrubbing(self: &Arc<Self>) {
         let node = Arc::clone(self);
         self.tasks.spawn_untracked(async move {
-            let layout = node.layout().expect("only a serving node scrubs");
-            let vnodes = layout.own_vnodes();
-            let Ok(count) = u32::try_from(vnodes.len()) else { return };
-            let every = node.settings.repair.scrub_interval / count.max(1);
             let phase = node.phase();
-            for vnode in vnodes.iter().cycle() {
+            let mut last: Option<VnodeId> = None;
+            loop {
+                let layout = node.layout().expect("only a serving node scrubs");
+                let vnodes = layout.own_vnodes();
+                let every = match vnodes.len() as u32 {
+                    0 => LOOK_EVERY,
+                    count => node.settings.repair.scrub_interval / count,
+                };
                 let over = phase.wait_for(|phase| phase.is_over());
                 if tokio::time::timeout(every, over).await.is_ok() {
                     return;
                 }
+                let following = vnodes.iter().find(|vnode| last.is_none_or(|last| **vnode > last));
+                let Some(vnode) = following.or(vnodes.first()) else { continue };
+                last = Some(*vnode);
                 let mut pace = Pace::new(&node, BYTES_PER_SECOND);
                 match node.tasks.track(node.scrub_vnode(*vnode, &mut pace)).await {
                     Ok(Scrubbed { corrupt: 0, mismatched: 0, records }) => {

@@ -5,8 +5,13 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Node;
-use super::operation::{BoxFuture, Get, GetAnswer, Service, Write};
-use super::view::{BucketView, ClusterView, ExplainView, Readiness, RepairView, RingView};
+use super::operation::{
+    BoxFuture, BucketChange, ChangeRequest, Get, GetAnswer, RecoverRequest, Service, TopologyError,
+    Write,
+};
+use super::view::{
+    BucketView, ClusterView, ExplainView, PlanView, Readiness, RepairView, RingView,
+};
 use crate::protocol::causality::{Context, ContextToken};
 use crate::protocol::operation::{OperationError, WriteAnswer};
 use crate::types::{Bucket, Epoch, KeyPath, RequestId};
@@ -54,8 +59,31 @@ impl Service for Arc<Node> {
     }
 
     fn buckets(&self) -> Vec<(Bucket, BucketView)> {
-        let named = self.settings.buckets.keys();
-        named.map(|bucket| (bucket.clone(), self.bucket_view(bucket))).collect()
+        self.named_buckets()
+    }
+
+    fn plan(&self, request: ChangeRequest) -> BoxFuture<'_, Result<PlanView, TopologyError>> {
+        Box::pin(Node::plan(self, request))
+    }
+
+    fn apply(&self, request: ChangeRequest) -> BoxFuture<'_, Result<PlanView, TopologyError>> {
+        Box::pin(Node::apply(self, request))
+    }
+
+    fn abort(&self) -> BoxFuture<'_, Result<(), TopologyError>> {
+        Box::pin(Node::abort(self))
+    }
+
+    fn recover(&self, request: RecoverRequest) -> BoxFuture<'_, Result<(), TopologyError>> {
+        Box::pin(Node::recover(self, request))
+    }
+
+    fn change_bucket(
+        &self,
+        bucket: Bucket,
+        change: Option<BucketChange>,
+    ) -> BoxFuture<'_, Result<(BucketView, bool), TopologyError>> {
+        Box::pin(Node::change_bucket(self, bucket, change))
     }
 
     fn readiness(&self) -> Readiness {

@@ -3,7 +3,10 @@
 //! ```text
 //! open      whose directory is it; count the start; take the clean-stop marker away (fsynced)
 //!   ▼
-//! form      until all founding nodes have promised the same epoch 1, or it is known already
+//! form      until all founding nodes have promised the same epoch 1, or it is known already;
+//!           who comes later waits until it is applied
+//!   ▼
+//! roles     drop what is nobody's any more, if the last adoption was cut off
 //!   ▼
 //! trees     make the hash trees from the digests on disk
 //!   ▼
@@ -18,10 +21,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use super::directory::{Directory, DirectoryError, Opened};
 use super::disk::DiskWatch;
+use super::epochs::{AdoptError, Epochs};
 use super::forwarded::Forwarded;
 use super::greeting::Greeted;
 use super::hints::Hints;
@@ -37,11 +42,13 @@ use super::quarantine::Quarantine;
 use super::repair::Repair;
 use super::seams::{Clock, Randomness};
 use super::sending::Sending;
+use super::take_in::TakeIns;
 use super::tasks::Tasks;
+use super::transitions::Transitions;
 use super::trees::Trees;
 use super::vnodes::{Retirement, Vnodes};
 use super::watched::Watched;
-use super::{Node, Phase, rebuild};
+use super::{Node, Phase};
 use crate::config::Settings;
 use crate::peer::Transport;
 use crate::protocol::causality::Hlc;
@@ -49,7 +56,7 @@ use crate::protocol::cluster::ClusterState;
 use crate::protocol::cluster::formation::FormationError;
 use crate::storage::{CommitError, Store};
 use crate::telemetry::Metrics;
-use crate::types::{ClusterId, NodeId};
+use crate::types::{ClusterId, Epoch, NodeId};
 
 /// How long a stop waits for work that was begun.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -118,27 +125,15 @@ pub enum StartError {
          copy for analysis, then start with --rebuild, which takes everything in from the peers"
     )]
     LostIdentity,
-    /// Neither formed nor told to form.
+    /// Rebuilding needs somebody to take everything in from.
     #[error(
-        "join is set, and this release can't change the nodes of a cluster; name all nodes in \
-         initial_nodes instead, the same on each"
+        "the data directory can't be rebuilt: no other node is named; name the cluster's nodes in \
+         initial_nodes or join"
     )]
-    Join,
-    /// Nobody knows what was in the directory.
-    #[error(
-        "the data directory can't be rebuilt: none of {asked} peers answers; name them in \
-         initial_nodes, and start again when at least one is up"
-    )]
-    NobodyToRebuildFrom {
-        /// How many were asked.
-        asked: usize,
-    },
-    /// Rebuilding needs a place in the cluster.
-    #[error(
-        "the data directory can't be rebuilt: the cluster has no node of this name; start without \
-         --rebuild, or correct the id"
-    )]
-    NotInTheCluster,
+    NobodyToRebuildFrom,
+    /// What is stored could not be brought to fit the cluster state.
+    #[error("the roles of this node could not be worked out: {0}")]
+    Roles(#[from] AdoptError),
     /// The founding nodes can't agree.
     #[error("the cluster can't form: {0}")]
     Formation(#[from] FormationError),
@@ -158,11 +153,8 @@ impl Node {
     /// # Errors
     /// [`StartError`].
     pub async fn open(settings: Arc<Settings>, seams: Seams) -> Result<Arc<Self>, StartError> {
-        if seams.rebuild && Directory::new(&*seams.store).owner().await?.is_none() {
-            rebuild::take_up(&settings, &seams).await?;
-        }
         let Seams { store, transport, clock, random, metrics, process, instruments, .. } = seams;
-        let has_lost_data = seams.has_lost_data;
+        let (has_lost_data, rebuilds) = (seams.has_lost_data, seams.rebuild);
         let directory = Directory::new(&*store);
         let opened = directory.open(&settings.id, settings.durability, &random).await?;
         if has_lost_data && opened.previous.is_none() {
@@ -170,6 +162,7 @@ impl Node {
         }
         let vnodes = Vnodes::load(directory, opened.boot.this.number, opened.actor_era).await?;
         let quarantine = Quarantine::load(directory).await?;
+        let take_ins = TakeIns::load(&*store).await?;
         let hints = Hints::load(&*store).await.map_err(DirectoryError::from)?;
         let starting = Phase::Starting("the node is starting; retry in a moment".into());
         Ok(Arc::new(Self {
@@ -185,8 +178,13 @@ impl Node {
             random,
             metrics,
             has_lost_data,
+            rebuilds,
             phase: Watched::new(starting),
-            layout: OnceLock::new(),
+            layout: ArcSwapOption::empty(),
+            epochs: Epochs::new(Epoch::default()),
+            take_ins,
+            transitions: Transitions::default(),
+            recovery: tokio::sync::Mutex::default(),
             token_key: OnceLock::new(),
             formation: Mutex::new(None),
             vnodes,
@@ -203,6 +201,7 @@ impl Node {
             is_tainted: AtomicBool::new(false),
             tasks: Tasks::new(process),
             instruments,
+            greeted: Mutex::default(),
             greeting: tokio::sync::Mutex::default(),
         }))
     }
@@ -215,19 +214,19 @@ impl Node {
     pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
         let state = match self.opened.state.clone() {
             Some(state) => state,
-            None if !self.settings.join.is_empty() => return Err(StartError::Join),
-            None => match self.form().await {
-                Err(StartError::Formation(error @ FormationError::FormedWithout(_))) => {
-                    self.refuse(&error.to_string());
-                    return Ok(());
-                }
-                formed => formed?,
-            },
+            None => self.first_state().await?,
         };
-        if !self.enter(state) {
+        if !self.enter(state).await? {
             return Ok(());
         }
         self.load_trees().await?;
+        if let Some(recovery) = self.opened.recovery.clone() {
+            *self.recovery.lock().await = Some(recovery.clone());
+            self.say("a forced recovery is under way: waiting for all survivors to keep it");
+            if !self.confirm_recovery(recovery).await {
+                return Ok(());
+            }
+        }
         let greeted = self.greet_all().await?;
         self.retire_unless_clean(greeted).await?;
         self.disk.look(&*self.store);
@@ -240,24 +239,75 @@ impl Node {
         self.spawn_anti_entropy();
         self.spawn_scrubbing();
         self.spawn_purging();
+        self.spawn_taking_in();
+        self.spawn_letting_go();
+        self.spawn_transitions();
         tracing::info!(epoch = %self.layout().map_or(0, |l| l.state.epoch.get()), "serving");
         Ok(())
     }
 
+    /// The first state of an empty directory: formed with others, or that of a cluster which takes
+    /// this node in.
+    async fn first_state(self: &Arc<Self>) -> Result<ClusterState, StartError> {
+        if self.rebuilds {
+            return match self.settings.initial_nodes.len() + self.settings.join.len() > 1
+                || !self.settings.join.is_empty()
+            {
+                true => self.wait_to_be_applied(true).await,
+                false => Err(StartError::NobodyToRebuildFrom),
+            };
+        }
+        if !self.settings.join.is_empty() {
+            return self.wait_to_be_applied(self.settings.auto_join).await;
+        }
+        match self.form().await {
+            // Its disk was lost: it asks to be replaced by itself.
+            Err(StartError::Formation(error @ FormationError::FormedWithout(_))) => {
+                tracing::error!(%error, "this node has to be replaced by itself");
+                self.wait_to_be_applied(self.settings.auto_join).await
+            }
+            formed => formed,
+        }
+    }
+
     /// Works with a state from now on; false: this node may not serve in it.
-    fn enter(&self, state: ClusterState) -> bool {
+    async fn enter(&self, state: ClusterState) -> Result<bool, StartError> {
         let identity = &self.opened.identity;
-        match Layout::new(state, &identity.node, identity.incarnation) {
+        match Layout::new(state, &identity.node, identity.incarnation, None) {
             Ok(layout) => {
-                let is_first = self.layout.set(Arc::new(layout)).is_ok();
-                assert!(is_first, "a node enters its state once");
-                true
+                let layout = Arc::new(layout);
+                // The last adoption may have been cut off.
+                self.work_out_roles(&layout).await?;
+                self.set_layout(layout);
+                Ok(true)
             }
             Err(error) => {
                 self.refuse(&error.to_string());
-                false
+                Ok(false)
             }
         }
+    }
+
+    /// Serves nothing until [`Node::resume`], for a reason that passes.
+    pub(super) fn suspend(&self, why: &str) {
+        self.phase.change(|phase| {
+            let is_serving = *phase == Phase::Serving;
+            if is_serving {
+                *phase = Phase::Starting(why.into());
+            }
+            is_serving
+        });
+    }
+
+    /// Serves again.
+    pub(super) fn resume(&self) {
+        self.phase.change(|phase| {
+            let is_suspended = matches!(phase, Phase::Starting(_));
+            if is_suspended {
+                *phase = Phase::Serving;
+            }
+            is_suspended
+        });
     }
 
     /// Serves nothing from now on, for a reason that only an operator can change.
@@ -319,7 +369,8 @@ impl Node {
         }
         let layout = self.layout().expect("a node greets in a layout");
         let own = layout.own_vnodes().into_iter();
-        let shared = own.filter(|vnode| layout.replicas_of(*vnode).n() > 1);
+        let own = own.chain(layout.next_vnodes());
+        let shared = own.filter(|vnode| layout.replicas_of(*vnode).places() > 1);
         self.vnodes.mark_incomplete(shared, &*self.store).await?;
         directory.note_marked(&self.opened.boot).await?;
         self.mend.notify_one();

@@ -73,6 +73,12 @@ impl Trees {
         self.doubts().insert(vnode);
     }
 
+    /// A vnode was dropped.
+    pub(super) fn forget(&self, vnode: VnodeId) {
+        self.lock().remove(&vnode);
+        self.doubts().remove(&vnode);
+    }
+
     /// Whether a vnode's tree may be wrong.
     pub(super) fn is_in_doubt(&self, vnode: VnodeId) -> bool {
         self.doubts().contains(&vnode)
@@ -119,6 +125,13 @@ impl Trees {
                 None => break,
             }
         }
+        self.count_deleted(store).await
+    }
+
+    /// Counts the deleted records again, after some were dropped with their vnodes.
+    pub(super) async fn count_deleted_anew(&self, store: &dyn Store) -> Result<(), ReadError> {
+        self.tombstones.store(0, Ordering::Relaxed);
+        self.husks.store(0, Ordering::Relaxed);
         self.count_deleted(store).await
     }
 
@@ -227,6 +240,9 @@ impl Node {
         shape: Shape,
         found: &mut Scrubbed,
     ) -> Result<(), ReadError> {
+        if self.drop_if_left_over(place).await {
+            return Ok(());
+        }
         let key = tree_key(place.vnode, leaf_of(shape, &place.path).0, &place.path);
         let is_right = match Summary::from_stored_bytes(stored) {
             Ok(summary) => {

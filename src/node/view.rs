@@ -110,6 +110,52 @@ pub struct TransitionView {
     pub waiting_for: Vec<String>,
 }
 
+/// `POST /v1/cluster/plan` and `/apply`.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanView {
+    /// The epoch that it was made for.
+    pub epoch: u64,
+    /// What each node takes in and gives away; nodes that do neither are left out.
+    pub moves: Vec<MoveView>,
+    /// How evenly the partitions lie.
+    pub balance: BalanceView,
+    /// What the layout will not hold that one would wish for.
+    pub violations: Vec<String>,
+    /// At the set rate.
+    pub eta_seconds: u64,
+}
+
+/// One node of [`PlanView`]; bytes are estimates.
+#[derive(Clone, Debug, Serialize)]
+pub struct MoveView {
+    /// Who.
+    pub node: NodeId,
+    /// Replicas of partitions that it takes in.
+    pub vnodes_in: u32,
+    /// Replicas of partitions that it gives away.
+    pub vnodes_out: u32,
+    /// Bytes that it takes in.
+    pub bytes_in: u64,
+    /// Bytes that it gives away.
+    pub bytes_out: u64,
+}
+
+impl MoveView {
+    /// A node that moves nothing yet.
+    pub(super) const fn of(node: NodeId) -> Self {
+        Self { node, vnodes_in: 0, vnodes_out: 0, bytes_in: 0, bytes_out: 0 }
+    }
+}
+
+/// The largest share of a node over its ideal, before and after; 1 is perfect.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct BalanceView {
+    /// Now.
+    pub before: f64,
+    /// Afterwards.
+    pub after: f64,
+}
+
 /// `GET /v1/cluster/ring`.
 #[derive(Clone, Debug, Serialize)]
 pub struct RingView {

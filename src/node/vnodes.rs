@@ -4,7 +4,7 @@
 //! An actor is persisted and fsynced before its first dot. It is valid only while it was drawn in
 //! the present *era*: an unclean stop begins a new era and so retires all of them at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -157,6 +157,20 @@ impl Vnodes {
         })
     }
 
+    /// The next mint draws a new actor, also after a restart: some of the vnode's history is about to
+    /// be dropped. Fsynced.
+    pub(super) async fn retire_for_good(
+        &self,
+        vnode: VnodeId,
+        store: &dyn Store,
+    ) -> Result<(), CommitError> {
+        if self.current(vnode).is_none() {
+            return Ok(());
+        }
+        let changing = self.changing.lock().await;
+        self.change(&changing, vnode, store, |meta| (meta.actor, meta.floor) = (None, 0)).await
+    }
+
     /// Every vnode draws a new actor at its next mint; how many had one. The caller has persisted
     /// the new era.
     pub(super) fn retire_all(&self) -> usize {
@@ -248,6 +262,41 @@ impl Vnodes {
     pub(super) fn promised_purge(&self, vnode: VnodeId) -> PurgeNumber {
         let meta = self.meta(vnode);
         meta.promised.max(meta.purge)
+    }
+
+    /// A vnode that is being taken in takes over the numbers of one that holds it: it has promised
+    /// nothing itself yet. Fsynced, where that is news.
+    pub(super) async fn take_purge(
+        &self,
+        vnode: VnodeId,
+        number: PurgeNumber,
+        promised: PurgeNumber,
+        store: &dyn Store,
+    ) -> Result<(), CommitError> {
+        if number <= self.purge_number(vnode) && promised <= self.promised_purge(vnode) {
+            return Ok(());
+        }
+        let changing = self.changing.lock().await;
+        let take = |meta: &mut Meta| {
+            meta.purge = meta.purge.max(number);
+            meta.promised = meta.promised.max(promised).max(number);
+        };
+        self.change(&changing, vnode, store, take).await
+    }
+
+    /// The vnodes of which anything is known.
+    pub(super) fn known(&self) -> BTreeSet<VnodeId> {
+        self.with(|metas| metas.keys().copied().collect())
+    }
+
+    /// Whether anything is known of a vnode.
+    pub(super) fn knows(&self, vnode: VnodeId) -> bool {
+        self.with(|metas| metas.contains_key(&vnode))
+    }
+
+    /// A vnode was dropped, on disk: its actor never mints again.
+    pub(super) fn forget(&self, vnode: VnodeId) {
+        self.with(|metas| metas.remove(&vnode));
     }
 
     /// How a record that was read under this number stands to the vnode.

@@ -10,16 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::causality::{Content, Dot};
 use crate::protocol::cluster::formation::Offer;
-use crate::protocol::cluster::{ClusterState, StateStamp};
+use crate::protocol::cluster::register::{Ask, Vote};
+use crate::protocol::cluster::{Change, ClusterState, Joiner, StateStamp};
 use crate::protocol::merkle::LeafIndex;
 use crate::protocol::operation::{Condition, OperationError, Seen, WriteAnswer};
 use crate::types::{
-    BootNumber, ClusterId, DataIncarnation, HlcStamp, KeyPath, Level, NodeId, OperationId,
-    PurgeNumber, RequestId, VnodeId,
+    BootNumber, DataIncarnation, HlcStamp, KeyPath, Level, NodeId, OperationId, PurgeNumber,
+    ReplicationFactor, RequestId, VnodeId,
 };
 
 /// The version of every message here.
-pub const MESSAGE_VERSION: u8 = 2;
+pub const MESSAGE_VERSION: u8 = 3;
 
 /// A request with what goes along with each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,6 +42,25 @@ pub struct Envelope {
     pub request: Request,
 }
 
+/// An [`Envelope`] as it is written.
+#[derive(Debug, Serialize)]
+pub struct EnvelopeRef<'a> {
+    /// Who speaks.
+    pub from: &'a NodeId,
+    /// Its data directory.
+    pub incarnation: DataIncarnation,
+    /// The data directory that is meant.
+    pub to: Option<DataIncarnation>,
+    /// Its cluster state.
+    pub stamp: Option<StateStamp>,
+    /// How long the sender still waits, in milliseconds.
+    pub timeout_ms: u32,
+    /// The client's request, for logs.
+    pub request_id: &'a Option<RequestId>,
+    /// What it wants.
+    pub request: &'a Request,
+}
+
 /// What a node may want of another.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
@@ -48,6 +68,8 @@ pub enum Request {
     Read {
         /// Which key.
         path: KeyPath,
+        /// In which table's vnode.
+        table: ReplicationFactor,
         /// How much of it.
         part: Part,
         /// Not of a replica, but of what is kept for one.
@@ -57,6 +79,8 @@ pub enum Request {
     Merge {
         /// Which key.
         path: KeyPath,
+        /// In which table's vnode.
+        table: ReplicationFactor,
         /// The record.
         record: Carried,
         /// Whether to answer with what is there afterwards, if that is something else.
@@ -86,12 +110,49 @@ pub enum Request {
         after: Option<KeyPath>,
         /// At most so many bytes, but at least one record.
         max_bytes: u32,
+        /// Only the keys that this table will have; husks among them.
+        to: Option<ReplicationFactor>,
+    },
+    /// A page of the digests of a vnode's records, in the order of its leaves, for a replica that
+    /// takes it in.
+    Digests {
+        /// Which vnode.
+        vnode: VnodeId,
+        /// Only the keys that this table will have.
+        to: ReplicationFactor,
+        /// Go on behind this key.
+        after: Option<KeyPath>,
+    },
+    /// A page of the husks of a vnode, for a replica that takes it in.
+    Husks {
+        /// Which vnode.
+        vnode: VnodeId,
+        /// Only the keys that this table will have.
+        to: ReplicationFactor,
+        /// Go on behind this key.
+        after: Option<KeyPath>,
+    },
+    /// These records of a vnode, as many as fit into an answer.
+    Fetch {
+        /// Which vnode.
+        vnode: VnodeId,
+        /// Which keys.
+        paths: Vec<KeyPath>,
+    },
+    /// Which of these records does a vnode lack, or have otherwise?
+    Lacks {
+        /// Which vnode.
+        vnode: VnodeId,
+        /// Keys with the digests of the sender's records.
+        entries: Vec<(KeyPath, u64)>,
     },
     /// What do you hold of this key, whether or not it counts? For a replica whose own copy is
     /// damaged.
     Take {
         /// Which key.
         path: KeyPath,
+        /// In which table's vnode.
+        table: ReplicationFactor,
     },
     /// Which of the vnodes that both of us hold differ? Their roots, 8 bytes each, in the order of
     /// tables and partitions.
@@ -110,7 +171,12 @@ pub enum Request {
         entries: Vec<(KeyPath, u64)>,
     },
     /// Merge these records into what you have.
-    Push(Vec<(KeyPath, Carried)>),
+    Push {
+        /// In which vnode.
+        vnode: VnodeId,
+        /// Keys and records.
+        records: Vec<(KeyPath, Carried)>,
+    },
     /// An order in the course of purging.
     Purge {
         /// Which vnode.
@@ -120,12 +186,71 @@ pub enum Request {
     },
     /// Release the keys whose only copies are damaged.
     AcceptLoss,
-    /// The sender's data directory was emptied: what is known of it?
-    Rebuild,
+    /// What is your cluster state?
+    State,
+    /// Adopt this state, if it is newer than yours.
+    Learn(Box<ClusterState>),
+    /// Vote on the state of the next epoch.
+    Vote(Box<Ask>),
+    /// How far are you with what the present state asks of you?
+    Progress,
+    /// The sender wants to be taken in.
+    Join(Box<Candidate>),
+    /// Who are you, if you want to be taken in?
+    Describe,
+    /// Begin this change.
+    Apply(Box<Change>),
+    /// Go on with this state after a forced recovery, once all survivors have kept it.
+    Recover(Box<Recovery>),
     /// A founding node's offer; answered with one's own.
     Found(Box<Offer>),
     /// The sender has started, or greets for the first time.
     Hello(Hello),
+}
+
+/// A node that wants to be taken in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// As it is to be listed.
+    pub joiner: Joiner,
+    /// Where clients reach it.
+    pub http: String,
+    /// The version it runs.
+    pub software: String,
+    /// It holds no records.
+    pub is_empty: bool,
+}
+
+/// A state that a cluster goes on with after a majority of its voters was lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// It.
+    pub state: ClusterState,
+    /// Who has to keep it before any of them serves.
+    pub survivors: Vec<NodeId>,
+}
+
+/// How far a node is with what the present state asks of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The bulk of all that it takes in is there.
+    pub has_bulk: bool,
+    /// It has passed over all that it has to.
+    pub has_passed: bool,
+    /// It holds nothing any more of what it held before.
+    pub has_dropped: bool,
+    /// It keeps hints.
+    pub has_hints: bool,
+    /// Vnodes that it takes in.
+    pub vnodes_total: u32,
+    /// Those that it has taken in.
+    pub vnodes_done: u32,
+    /// Bytes that it has taken in.
+    pub bytes: u64,
+    /// Bytes a second, of late.
+    pub bytes_per_second: u64,
+    /// What it can't go on without.
+    pub waiting_for: Vec<String>,
 }
 
 /// A record on its way, in its stored form.
@@ -241,8 +366,30 @@ pub enum Answer {
     Purge(PurgeAnswer),
     /// To [`Request::AcceptLoss`]: how many keys were released.
     Released(u64),
-    /// To [`Request::Rebuild`].
-    Rebuild(Box<RebuildAnswer>),
+    /// To [`Request::State`] and [`Request::Join`].
+    State(Box<ClusterState>),
+    /// To [`Request::Learn`]: that state, or a later one, is adopted.
+    Learnt,
+    /// To [`Request::Vote`].
+    Vote(Box<Vote>),
+    /// To [`Request::Progress`].
+    Progress(Box<Progress>),
+    /// To [`Request::Describe`].
+    Candidate(Box<Candidate>),
+    /// To [`Request::Apply`]: begun, or a sentence that says why not.
+    Applied(Result<(), String>),
+    /// To [`Request::Recover`]: kept, or a sentence that says why not.
+    Recovering(Result<(), String>),
+    /// To [`Request::Digests`].
+    Digests(DigestPage),
+    /// To [`Request::Fetch`]: what there is of the first keys that were asked for; the others did
+    /// not fit.
+    Fetched {
+        /// For each, its record, if there is one.
+        records: Vec<Option<Carried>>,
+    },
+    /// To [`Request::Lacks`].
+    Lacks(Vec<KeyPath>),
     /// To [`Request::Write`].
     Written(Box<Result<WriteAnswer, WriteFailure>>),
     /// To [`Request::Inspect`].
@@ -277,13 +424,17 @@ pub enum PurgeAnswer {
     Done(bool),
 }
 
-/// What a peer knows of a node whose data directory was emptied.
+/// Some of the digests of a vnode's records.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RebuildAnswer {
-    /// The cluster state, which lists the node.
-    pub state: ClusterState,
-    /// The last start that it has seen of it, and the one before.
-    pub boots: Vec<PastBoot>,
+pub struct DigestPage {
+    /// In the order of the vnode's leaves, and of the keys in them.
+    pub entries: Vec<(KeyPath, u64)>,
+    /// Go on behind this key; `None`: the vnode ends here.
+    pub next: Option<KeyPath>,
+    /// Under which number they were read.
+    pub purge: PurgeNumber,
+    /// The highest number that was promised.
+    pub promised: PurgeNumber,
 }
 
 /// Why a forwarded write was not done, and whether it was begun.
@@ -350,11 +501,14 @@ pub struct HelloAnswer {
     pub listed: Option<DataIncarnation>,
 }
 
-/// A one-way message of the failure detector.
+/// A one-way message of the failure detector, and of the cluster state: who has an older one asks
+/// for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Gossip {
-    /// Of which cluster.
-    pub cluster: ClusterId,
+    /// The sender's state.
+    pub stamp: StateStamp,
+    /// Where the sender is reached.
+    pub address: String,
     /// The detector's own bytes.
     pub data: Bytes,
 }
@@ -371,9 +525,12 @@ pub enum Refusal {
     /// Of another cluster.
     #[error("it belongs to another cluster")]
     OtherCluster,
-    /// At another epoch.
-    #[error("it is at another epoch of the cluster state")]
+    /// It is at a later epoch, or the request says nothing of one.
+    #[error("it is at a later epoch of the cluster state")]
     StaleEpoch,
+    /// It is at an earlier epoch, and has to be told the later one first.
+    #[error("it has not heard of this epoch of the cluster state")]
+    Unlearnt,
     /// The same epoch with another state.
     #[error("it has another state for the same epoch")]
     Forked,

@@ -81,7 +81,7 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Takes a one-way message. Called on the task that reads the connection: must neither block
     /// nor take long.
-    fn receive(&self, message: Bytes);
+    fn receive(self: Arc<Self>, message: Bytes);
 }
 
 /// Why a call brought no answer, and whether the peer may have begun it.

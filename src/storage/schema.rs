@@ -18,7 +18,9 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::types::{Bucket, KeyPath, NodeId, PartitionId, ReplicationFactor, VnodeId};
+use crate::types::{
+    Bucket, DataIncarnation, KeyPath, NodeId, PartitionId, ReplicationFactor, VnodeId,
+};
 
 use super::KeyRange;
 
@@ -29,6 +31,8 @@ pub const FORMAT: u32 = 1;
 const VNODE_PREFIX_BYTES: usize = 5;
 
 const PEER_BOOT_PREFIX: &[u8] = b"peer-boot/";
+
+const TAKE_IN_PREFIX: &[u8] = b"take-in/";
 
 /// A key in `Space::Meta`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,12 +49,18 @@ pub enum MetaKey {
     Formation,
     /// The cluster state.
     ClusterState,
-    /// The highest boot number seen of a peer.
-    PeerBoot(NodeId),
+    /// The last start seen of a peer's data directory.
+    PeerBoot(NodeId, DataIncarnation),
     /// Since when actors of this directory count as retired.
     ActorEra,
     /// Present once `Space::Trees` has the digests of all records.
     Trees,
+    /// What this node has promised and accepted about the next epoch.
+    Register,
+    /// A forced recovery that not all survivors have confirmed yet.
+    Recovery,
+    /// How far a vnode is taken in.
+    TakeIn(VnodeId),
     /// Empty: written to find out whether the store writes.
     Probe,
 }
@@ -65,9 +75,15 @@ impl MetaKey {
             Self::CleanStop => Bytes::from_static(b"clean-stop"),
             Self::Formation => Bytes::from_static(b"formation"),
             Self::ClusterState => Bytes::from_static(b"cluster-state"),
-            Self::PeerBoot(node) => [PEER_BOOT_PREFIX, node.as_str().as_bytes()].concat().into(),
+            Self::PeerBoot(node, disk) => {
+                let disk = disk.to_string();
+                [PEER_BOOT_PREFIX, node.as_str().as_bytes(), b"/", disk.as_bytes()].concat().into()
+            }
             Self::ActorEra => Bytes::from_static(b"actor-era"),
             Self::Trees => Bytes::from_static(b"trees"),
+            Self::Register => Bytes::from_static(b"register"),
+            Self::Recovery => Bytes::from_static(b"recovery"),
+            Self::TakeIn(vnode) => [TAKE_IN_PREFIX, &vnode_key(*vnode)].concat().into(),
             Self::Probe => Bytes::from_static(b"probe"),
         }
     }
@@ -83,12 +99,24 @@ impl MetaKey {
             b"cluster-state" => Some(Self::ClusterState),
             b"actor-era" => Some(Self::ActorEra),
             b"trees" => Some(Self::Trees),
+            b"register" => Some(Self::Register),
+            b"recovery" => Some(Self::Recovery),
             b"probe" => Some(Self::Probe),
+            _ if bytes.starts_with(TAKE_IN_PREFIX) => {
+                parse_vnode_key(&bytes[TAKE_IN_PREFIX.len()..]).map(Self::TakeIn)
+            }
             _ => {
-                let node = std::str::from_utf8(bytes.strip_prefix(PEER_BOOT_PREFIX)?).ok()?;
-                NodeId::new(node).ok().map(Self::PeerBoot)
+                let name = std::str::from_utf8(bytes.strip_prefix(PEER_BOOT_PREFIX)?).ok()?;
+                let (node, disk) = name.rsplit_once('/')?;
+                let node = NodeId::new(node).ok()?;
+                Some(Self::PeerBoot(node, DataIncarnation::parse_hex(disk)?))
             }
         }
+    }
+
+    /// Where all [`MetaKey::TakeIn`] stand.
+    pub fn take_ins() -> KeyRange {
+        KeyRange::prefix(TAKE_IN_PREFIX)
     }
 
     /// Where all [`MetaKey::PeerBoot`] stand.
@@ -353,14 +381,17 @@ mod tests {
             MetaKey::CleanStop,
             MetaKey::Formation,
             MetaKey::ClusterState,
-            MetaKey::PeerBoot(node),
+            MetaKey::PeerBoot(node, DataIncarnation::new(7)),
             MetaKey::ActorEra,
+            MetaKey::Register,
+            MetaKey::Recovery,
+            MetaKey::TakeIn(vnode(3, 9)),
             MetaKey::Trees,
             MetaKey::Probe,
         ];
         for key in &keys {
             assert_eq!(MetaKey::from_bytes(&key.to_bytes()).as_ref(), Some(key));
-            let is_peer_boot = matches!(key, MetaKey::PeerBoot(_));
+            let is_peer_boot = matches!(key, MetaKey::PeerBoot(..));
             assert_eq!(MetaKey::peer_boots().contains(&key.to_bytes()), is_peer_boot);
         }
         assert_eq!(MetaKey::from_bytes(b"peer-boot/"), None);

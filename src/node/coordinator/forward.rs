@@ -9,13 +9,15 @@ use std::sync::Arc;
 use super::put::{Outcome, WriteJob, unbegun};
 use super::{Reports, refuse_unavailable};
 use crate::node::Node;
+use crate::node::calls::PeerFailure;
 use crate::node::instruments::{MintedWrite, PlantedBug};
 use crate::node::layout::{Layout, ReplicaSet};
 use crate::node::replica::Place;
 use crate::peer::messages::{Answer, Carried, ForwardedWrite, Refusal, Request, WriteFailure};
 use crate::protocol::causality::{Context, ContextToken, Record, token_cover_after_write};
 use crate::protocol::operation::{Acks, OperationError, ReplicaOutcome, Seen, WriteAnswer};
-use crate::types::{ActorId, Level};
+use crate::protocol::quorum::ReplicaIndex;
+use crate::types::{ActorId, Level, OperationId};
 
 impl Node {
     /// Writes a key of which this node holds no replica.
@@ -23,16 +25,17 @@ impl Node {
         self: &Arc<Self>,
         layout: &Layout,
         set: &ReplicaSet,
-        job: WriteJob,
+        job: &WriteJob,
     ) -> Outcome {
-        let forwarded = self.forward(layout, set, &job).await;
+        let forwarded = self.forward(layout, set, job).await;
         match forwarded {
             Err(failure)
                 if failure.is_unbegun
                     && job.level == Level::Any
-                    && may_be_kept_here(&failure.error, &job) =>
+                    && may_be_kept_here(&failure.error, job)
+                    && !self.is_past(&layout.stamp) =>
             {
-                self.keep_for_any(layout, set, &job).await
+                self.keep_for_any(layout, set, job).await
             }
             outcome => outcome,
         }
@@ -97,23 +100,14 @@ impl Node {
     ) -> Outcome {
         let required = job.level.for_write(set.n()).map_err(|error| unbegun(error.into()))?.get();
         let reachable = if job.sloppy { &layout.with_stand_ins(set) } else { set };
-        refuse_unavailable(reachable, required).map_err(unbegun)?;
+        refuse_unavailable(reachable, &set.write_groups(job.level)).map_err(unbegun)?;
         let mut reports = Reports::new(set);
         let mut refusal = None;
         for replica in self.candidates(set) {
-            let write = ForwardedWrite {
-                operation: job.operation,
-                path: job.path.clone(),
-                content: job.content.clone(),
-                seen: job.seen.clone(),
-                conditions: job.conditions.clone(),
-                level: job.level,
-                sloppy: job.sloppy,
-            };
-            let request = Request::Write(Box::new(write));
-            let peer = set.peer(replica);
-            let request_id = Some(job.request_id.clone());
-            match self.call(peer, request, job.deadline, request_id).await {
+            if replica.0 >= set.n() {
+                continue;
+            }
+            match self.forward_to(set, replica, job).await {
                 Ok(Answer::Written(outcome)) => match *outcome {
                     Err(failure) if failure.is_unbegun && may_differ_elsewhere(&failure.error) => {
                         reports.set(replica, outcome_of(&failure.error));
@@ -136,6 +130,37 @@ impl Node {
             maybe_applied: false,
             context: None,
         })))
+    }
+
+    /// Has one replica coordinate a write; once more if it had to be told the cluster state first.
+    async fn forward_to(
+        self: &Arc<Self>,
+        set: &ReplicaSet,
+        replica: ReplicaIndex,
+        job: &WriteJob,
+    ) -> Result<Answer, PeerFailure> {
+        let mut operation = job.operation;
+        loop {
+            let write = ForwardedWrite {
+                operation,
+                path: job.path.clone(),
+                content: job.content.clone(),
+                seen: job.seen.clone(),
+                conditions: job.conditions.clone(),
+                level: job.level,
+                sloppy: job.sloppy,
+            };
+            let request = Request::Write(Box::new(write));
+            let request_id = Some(job.request_id.clone());
+            let peer = set.peer(replica);
+            let answer = self.call(&set.at, peer, request, job.deadline, request_id).await;
+            let is_told = matches!(answer, Err(PeerFailure::Refused(Refusal::Unlearnt)));
+            if !is_told || operation != job.operation {
+                return answer;
+            }
+            // What was refused is refused for good, should it come again.
+            operation = OperationId::new(self.random.u128());
+        }
     }
 }
 

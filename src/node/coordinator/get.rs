@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::read::{Fetched, ReadJob, ReadRecord};
 use crate::config::ReadRepair;
 use crate::node::Node;
 use crate::node::instruments::PlantedBug;
-use crate::node::layout::ReplicaSet;
+use crate::node::layout::{Layout, ReplicaSet};
 use crate::node::operation::{Get, GetAnswer};
 use crate::protocol::causality::{
     ContextToken, Record, Shown, Version, token_cover_for_get, token_cover_for_version,
 };
 use crate::protocol::operation::{EtagSet, OperationError, Reached};
 use crate::protocol::quorum::{RepairMode, ReplicaIndex};
-use crate::types::Epoch;
 
 impl Node {
     /// Reads a key for a client.
@@ -21,16 +22,32 @@ impl Node {
         self: &Arc<Self>,
         get: Get,
     ) -> Result<GetAnswer, OperationError> {
-        let layout = self.serving()?;
-        let bucket = self.settings.bucket(&get.path.bucket);
         let _serving = self.clients.serve();
+        loop {
+            let layout = self.serving()?;
+            let answer = self.get_at(&layout, &get).await;
+            // An operation completes in one epoch: where that has passed, it starts over.
+            let is_overtaken = answer.is_err() && self.is_past(&layout.stamp);
+            if !is_overtaken || Instant::now() >= get.terms.deadline {
+                return answer;
+            }
+        }
+    }
+
+    async fn get_at(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        get: &Get,
+    ) -> Result<GetAnswer, OperationError> {
+        let bucket = self.bucket_settings(layout, &get.path.bucket);
         let set = layout.replica_set(&get.path);
         let is_sloppy = get.terms.sloppy.unwrap_or(bucket.sloppy);
         let set = if is_sloppy { layout.with_stand_ins(&set) } else { set };
-        let level = get.terms.level.unwrap_or(bucket.r).for_read(set.n())?;
+        let level = get.terms.level.unwrap_or(bucket.r);
+        level.for_read(set.n())?;
         let job = ReadJob {
             path: get.path.clone(),
-            required: level.get(),
+            groups: self.read_groups(&set, level),
             repair: self.repair_mode(&set),
             deadline: get.terms.deadline,
             request_id: get.terms.request_id.clone(),
@@ -42,7 +59,7 @@ impl Node {
         if let Some(stored) = finished.merged.stored().filter(|_| !stale.is_empty()) {
             self.repair_in_background(&set, &stale, &stored, &job);
         }
-        self.show(&get, &finished.merged.record, reached, layout.state.epoch)
+        self.show(layout, get, &finished.merged.record, reached)
     }
 
     fn repair_mode(&self, set: &ReplicaSet) -> RepairMode {
@@ -58,13 +75,14 @@ impl Node {
     /// What the client is shown of a record.
     fn show(
         &self,
+        layout: &Layout,
         get: &Get,
         record: &Record,
         reached: Reached,
-        epoch: Epoch,
     ) -> Result<GetAnswer, OperationError> {
-        let key = self.token_key()?;
-        let policy = self.settings.bucket(&get.path.bucket).resolve;
+        let key = self.token_key_of(layout);
+        let epoch = layout.state.epoch;
+        let policy = self.bucket_settings(layout, &get.path.bucket).resolve;
         let all = record.shown(policy);
         let siblings = all.sibling_count();
         let whole = token_cover_for_get(record);

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::layout::ReplicaSet;
 use crate::peer::Condition;
 use crate::protocol::operation::{Acks, OperationError, Reached, ReplicaOutcome, ReplicaReport};
-use crate::protocol::quorum::ReplicaIndex;
+use crate::protocol::quorum::{Group, ReplicaIndex};
 
 use super::Node;
 
@@ -77,11 +77,20 @@ impl Node {
     }
 }
 
-/// Refuses a level that too few replicas are up for, before anything is sent.
-fn refuse_unavailable(set: &ReplicaSet, required: u8) -> Result<(), OperationError> {
-    let up = set.indices().filter(|replica| set.is_up(*replica)).count();
-    if up < required as usize {
+/// Refuses levels that too few replicas are up for, before anything is sent.
+fn refuse_unavailable(set: &ReplicaSet, groups: &[Group]) -> Result<(), OperationError> {
+    let up = |group: &Group| {
+        let up = set.indices().filter(|r| group.members.has(*r) && set.is_up(*r));
+        up.count() as u8
+    };
+    if groups.iter().any(|group| up(group) < group.required) {
+        let required = required_of(groups);
         return Err(OperationError::Unavailable(Reports::new(set).reached(set, 0, required)));
     }
     Ok(())
+}
+
+/// The level that is told: that of the present set.
+fn required_of(groups: &[Group]) -> u8 {
+    groups.first().map_or(0, |group| group.required)
 }

@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::read::ReadJob;
-use super::replication::Replication;
-use super::{Reports, refuse_unavailable};
+use super::replication::replicate;
+use super::{Reports, refuse_unavailable, required_of};
 use crate::node::Node;
 use crate::node::calls::PeerFailure;
 use crate::node::layout::{Layout, ReplicaSet};
@@ -20,11 +20,12 @@ use crate::node::operation::Write;
 use crate::node::replica::{Mint, MintError, Minted, Place, check_conditions};
 use crate::peer::messages::{ForwardedWrite, Refusal, WriteFailure};
 use crate::protocol::causality::{Content, ContextToken, Summary, token_cover_for_get};
+use crate::protocol::cluster::StateStamp;
 use crate::protocol::operation::{
     Acks, Condition, EtagSet, OperationError, Reached, ReplicaOutcome, Seen, WriteAnswer,
 };
 use crate::protocol::quorum::RepairMode;
-use crate::types::{KeyPath, Level, NodeId, OperationId, RequestId, WriteLevel};
+use crate::types::{KeyPath, Level, NodeId, OperationId, RequestId};
 
 /// A write with everything resolved that can be before a replica takes it.
 #[derive(Clone, Debug)]
@@ -56,7 +57,7 @@ impl Node {
         write: Write,
     ) -> Result<WriteAnswer, OperationError> {
         let layout = self.serving()?;
-        let bucket = self.settings.bucket(&write.path.bucket);
+        let bucket = self.bucket_settings(&layout, &write.path.bucket);
         let _serving = self.clients.serve();
         let level = write.terms.level.unwrap_or(bucket.w);
         let sloppy = write.terms.sloppy.unwrap_or(bucket.sloppy) || level == Level::Any;
@@ -75,27 +76,62 @@ impl Node {
         };
         let (answer, answered) = oneshot::channel();
         let node = Arc::clone(self);
-        self.tasks.spawn(async move {
-            match set.local {
-                Some(_) => node.write_here(&layout, &set, job, answer).await,
-                None => drop(answer.send(node.write_elsewhere(&layout, &set, job).await)),
-            }
-        });
+        self.tasks.spawn(async move { node.write_anywhere(job, answer).await });
         match answered.await {
             Ok(outcome) => outcome.map_err(|failure| *failure.error),
             Err(_) => Err(*died().error),
         }
     }
 
+    /// Writes here or has a replica write. What was not begun when the cluster went on to another
+    /// epoch starts over in that one.
+    async fn write_anywhere(
+        self: &Arc<Self>,
+        mut job: WriteJob,
+        mut answer: oneshot::Sender<Outcome>,
+    ) {
+        loop {
+            let layout = match self.serving() {
+                Ok(layout) => layout,
+                Err(error) => return drop(answer.send(Err(unbegun(error)))),
+            };
+            let set = layout.replica_set(&job.path);
+            let outcome = match set.local {
+                Some(_) => match self.write_here(&layout, &set, &job, answer).await {
+                    None => return,
+                    Some((failure, again)) => {
+                        answer = again;
+                        Err(failure)
+                    }
+                },
+                None => self.write_elsewhere(&layout, &set, &job).await,
+            };
+            let is_unbegun = outcome.as_ref().is_err_and(|failure| failure.is_unbegun);
+            let is_overtaken = is_unbegun && self.is_past(&layout.stamp);
+            if !is_overtaken || Instant::now() >= job.deadline {
+                return drop(answer.send(outcome));
+            }
+            // The one before was refused for good wherever it may still come to.
+            job.operation = OperationId::new(self.random.u128());
+        }
+    }
+
     /// Coordinates a write that another node forwarded.
     pub(in crate::node) async fn coordinate_forwarded(
         self: &Arc<Self>,
+        at: &StateStamp,
         write: ForwardedWrite,
         deadline: Instant,
         request_id: Option<RequestId>,
-    ) -> Outcome {
-        let layout = self.serving().map_err(unbegun)?;
+    ) -> Result<Outcome, Refusal> {
+        let layout = self.serving().map_err(|_| Refusal::NotServing)?;
+        if layout.stamp != *at {
+            return Err(Refusal::StaleEpoch);
+        }
         let set = layout.replica_set(&write.path);
+        if set.local.is_none() {
+            return Err(Refusal::NoReplica);
+        }
         let job = WriteJob {
             operation: write.operation,
             path: write.path,
@@ -109,28 +145,35 @@ impl Node {
         };
         let (answer, answered) = oneshot::channel();
         let node = Arc::clone(self);
-        self.tasks.spawn(async move { node.write_here(&layout, &set, job, answer).await });
+        self.tasks.spawn(async move {
+            if let Some((failure, answer)) = node.write_here(&layout, &set, &job, answer).await {
+                drop(answer.send(Err(failure)));
+            }
+        });
         match answered.await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(died()),
+            // Its coordinator starts over.
+            Ok(Err(failure)) if failure.is_unbegun && self.is_past(at) => Err(Refusal::StaleEpoch),
+            Ok(outcome) => Ok(outcome),
+            Err(_) => Ok(Err(died())),
         }
     }
 
     /// Mints a write at this replica and sends it to the others; answers when the level is
-    /// reached, and returns when all is done.
+    /// reached, and returns when all is done. If nothing was minted it returns why, with whom to
+    /// answer.
     async fn write_here(
         self: &Arc<Self>,
         layout: &Arc<Layout>,
         set: &ReplicaSet,
-        job: WriteJob,
+        job: &WriteJob,
         answer: oneshot::Sender<Outcome>,
-    ) {
-        let begun = self.begin(layout, set, &job).await;
-        match begun {
-            Ok((minted, level)) => {
-                Replication::new(self, layout, set, &job, level, minted).run(answer).await;
+    ) -> Option<(WriteFailure, oneshot::Sender<Outcome>)> {
+        match self.begin(layout, set, job).await {
+            Ok(minted) => {
+                replicate(self, layout, set, job, minted, answer).await;
+                None
             }
-            Err(error) => drop(answer.send(Err(unbegun(error)))),
+            Err(error) => Some((unbegun(error), answer)),
         }
     }
 
@@ -140,17 +183,18 @@ impl Node {
         layout: &Layout,
         set: &ReplicaSet,
         job: &WriteJob,
-    ) -> Result<(Minted, WriteLevel), OperationError> {
+    ) -> Result<Minted, OperationError> {
         let level = job.level.for_write(set.n())?;
         let reachable = if job.sloppy { &layout.with_stand_ins(set) } else { set };
-        refuse_unavailable(reachable, level.get())?;
-        let read = self.read_before(layout, set, job, level).await?;
+        refuse_unavailable(reachable, &set.write_groups(job.level))?;
+        let read = self.read_before(layout, set, job).await?;
         let mint = Mint {
             content: job.content.clone(),
             seen: job.seen.clone(),
             read: read.as_ref().map(|(summary, _)| summary.clone()),
             conditions: job.conditions.clone(),
             absent: self.absent_for_good(layout, set, job),
+            at: set.at,
             deadline: job.deadline,
             request_id: job.request_id.clone(),
         };
@@ -163,12 +207,12 @@ impl Node {
         let minted = self.mint(&place, mint).await;
         let minted = minted.map_err(|error| self.mint_failed(layout, set, job, reached, error))?;
         tracing::trace!(operation = %job.operation, request_id = %job.request_id, dot = %minted.dot, "minted");
-        Ok((minted, level))
+        Ok(minted)
     }
 
     /// The replicas that are down and for which no fallback will keep the write.
     fn absent_for_good(&self, layout: &Layout, set: &ReplicaSet, job: &WriteJob) -> Vec<NodeId> {
-        let kept_elsewhere = if job.sloppy { layout.fallbacks(set.vnode).count() } else { 0 };
+        let kept_elsewhere = if job.sloppy { layout.fallbacks(set).len() } else { 0 };
         let down = set.indices().filter(|replica| !set.is_up(*replica)).skip(kept_elsewhere);
         down.map(|replica| set.peer(replica).id.clone()).collect()
     }
@@ -180,18 +224,18 @@ impl Node {
         layout: &Layout,
         set: &ReplicaSet,
         job: &WriteJob,
-        level: WriteLevel,
     ) -> Result<Option<(Summary, Reached)>, OperationError> {
         let is_needed = job.seen == Seen::OwnRead || !job.conditions.is_empty();
         let place = Place::new(set.vnode, job.path.clone());
         let is_whole = !self.vnodes.is_incomplete(set.vnode) && !self.quarantine.has(&place);
-        let local_suffices = level.get() == 1 && is_whole;
+        let groups = self.read_groups(set, job.level);
+        let local_suffices = groups.len() == 1 && required_of(&groups) == 1 && is_whole;
         if !is_needed || local_suffices {
             return Ok(None);
         }
         let read = ReadJob {
             path: job.path.clone(),
-            required: level.as_read().get(),
+            groups,
             repair: RepairMode::Off,
             deadline: job.deadline,
             request_id: job.request_id.clone(),

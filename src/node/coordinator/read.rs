@@ -4,22 +4,25 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{FAIL_OVER_AFTER, Reports, refuse_unavailable};
+use super::{FAIL_OVER_AFTER, Reports, refuse_unavailable, required_of};
 use crate::node::calls::PeerFailure;
 use crate::node::handler::comparable_digest;
+use crate::node::instruments::PlantedBug;
 use crate::node::layout::ReplicaSet;
 use crate::node::replica::Place;
 use crate::node::{Node, Phase};
 use crate::peer::messages::{Answer as PeerAnswer, Carried, Part, Refusal, Request};
 use crate::protocol::causality::{Record, Summary};
+use crate::protocol::cluster::StateStamp;
 use crate::protocol::operation::{OperationError, Reached, ReplicaOutcome};
 use crate::protocol::quorum::{
-    Answer, Finished, Get, GetCommand, GetPlan, Mergeable, RepairMode, ReplicaIndex, Want,
+    Answer, Finished, Get, GetCommand, GetPlan, Group, Mergeable, RepairMode, ReplicaIndex, Want,
 };
 use crate::storage::BoxFuture;
-use crate::types::{KeyPath, PurgeNumber, RequestId};
+use crate::types::{KeyPath, Level, PurgeNumber, RequestId};
 
 /// A record that was read, for a read that shows it and mends what is stale.
 #[derive(Clone, Debug)]
@@ -36,8 +39,11 @@ pub(super) trait Fetched: Mergeable + Clone + Send + Sized + 'static {
     /// What to ask a peer for.
     const PART: Part;
     /// Reads this node's own copy.
-    fn local(node: &Arc<Node>, place: &Place)
-    -> impl Future<Output = Result<Self, Refusal>> + Send;
+    fn local(
+        node: &Arc<Node>,
+        at: &StateStamp,
+        place: &Place,
+    ) -> impl Future<Output = Result<Self, Refusal>> + Send;
     /// Reads what this node keeps for replicas that it stands in for.
     fn hinted(
         node: &Arc<Node>,
@@ -83,8 +89,8 @@ impl Fetched for ReadRecord {
     const DIGESTS: bool = true;
     const PART: Part = Part::Record;
 
-    async fn local(node: &Arc<Node>, place: &Place) -> Result<Self, Refusal> {
-        let (record, purge) = node.record(place).await?;
+    async fn local(node: &Arc<Node>, at: &StateStamp, place: &Place) -> Result<Self, Refusal> {
+        let (record, purge) = node.record(at, place).await?;
         Ok(Self { record, purge })
     }
 
@@ -113,8 +119,8 @@ impl Fetched for Summary {
     const DIGESTS: bool = false;
     const PART: Part = Part::Heads;
 
-    async fn local(node: &Arc<Node>, place: &Place) -> Result<Self, Refusal> {
-        node.summary(place).await
+    async fn local(node: &Arc<Node>, at: &StateStamp, place: &Place) -> Result<Self, Refusal> {
+        node.summary(at, place).await
     }
 
     async fn hinted(node: &Arc<Node>, path: &KeyPath) -> Result<Self, Refusal> {
@@ -138,7 +144,8 @@ impl Fetched for Summary {
 #[derive(Clone, Debug)]
 pub(super) struct ReadJob {
     pub(super) path: KeyPath,
-    pub(super) required: u8,
+    /// The sets that are read, each with its R.
+    pub(super) groups: SmallVec<[Group; 2]>,
     pub(super) repair: RepairMode,
     pub(super) deadline: Instant,
     pub(super) request_id: RequestId,
@@ -176,17 +183,28 @@ enum Ended {
 }
 
 impl Node {
+    /// The sets that a read must reach, each with its level.
+    pub(super) fn read_groups(&self, set: &ReplicaSet, level: Level) -> SmallVec<[Group; 2]> {
+        let mut groups = set.read_groups(level);
+        if self.instruments.has(PlantedBug::ReadFromNewTooEarly) {
+            groups = set.write_groups(level);
+            groups.drain(..groups.len() - 1);
+        }
+        groups
+    }
+
     /// Reads a key from its replicas at a level.
     pub(super) async fn read<D: Fetched>(
         self: &Arc<Self>,
         set: &ReplicaSet,
         job: &ReadJob,
     ) -> Result<(Finished<D>, Reached), OperationError> {
-        refuse_unavailable(set, job.required)?;
+        refuse_unavailable(set, &job.groups)?;
         loop {
             let (ended, is_overtaken) = self.read_once(set, job).await;
             // A purge overtook the read between its answers and the repair: it reads again.
-            if ended.is_ok() || !is_overtaken || Instant::now() >= job.deadline {
+            let is_over = ended.is_ok() || !is_overtaken || self.is_past(&set.at);
+            if is_over || Instant::now() >= job.deadline {
                 return ended;
             }
         }
@@ -199,8 +217,9 @@ impl Node {
         job: &ReadJob,
     ) -> (Result<(Finished<D>, Reached), OperationError>, bool) {
         let plan = GetPlan {
-            required: job.required,
-            n: set.n(),
+            groups: job.groups.clone(),
+            mended: set.mended(),
+            places: set.places(),
             candidates: self.candidates(set),
             digests: D::DIGESTS,
             repair: job.repair,
@@ -256,21 +275,22 @@ impl Node {
     ) -> BoxFuture<'static, Result<(), PeerFailure>> {
         let node = Arc::clone(self);
         let peer = Arc::clone(set.peer(replica));
-        let place = Place::new(set.vnode, job.path.clone());
+        let (at, place) = (set.at, Place::new(set.vnode_at(replica), job.path.clone()));
         let (deadline, request_id) = (job.deadline, job.request_id.clone());
-        let is_local = set.local == Some(replica);
+        let is_local = set.is_here(replica);
         Box::pin(async move {
             let outcome = if is_local {
                 // Runs to its end even if the read does not wait for it.
                 let merging = Arc::clone(&node);
-                let merged = node
-                    .tasks
-                    .spawn(async move { merging.merge(&place, stored, &peer.id, deadline).await });
+                let merged = node.tasks.spawn(async move {
+                    merging.merge(&at, &place, stored, &peer.id, deadline).await
+                });
                 let merged = merged.await.unwrap_or(Err(Refusal::StoreFailed));
                 merged.map(drop).map_err(PeerFailure::Refused)
             } else {
-                let request = Request::Merge { path: place.path, record: stored, answers: false };
-                let answer = node.call(&peer, request, deadline, Some(request_id)).await;
+                let (table, path) = (place.vnode.table, place.path);
+                let request = Request::Merge { path, table, record: stored, answers: false };
+                let answer = node.call(&at, &peer, request, deadline, Some(request_id)).await;
                 answer.and_then(|answer| match answer {
                     PeerAnswer::Merged(_) => Ok(()),
                     _ => Err(PeerFailure::WrongAnswer),
@@ -331,11 +351,12 @@ impl<D: Fetched> Reading<'_, D> {
         if self.set.is_here(replica) {
             // A disk may be silent too.
             self.race_at = self.race_at.min(Instant::now() + FAIL_OVER_AFTER);
-            let place = Place::new(self.set.vnode, path);
+            let place = Place::new(self.set.vnode_at(replica), path);
+            let at = self.set.at;
             self.events.push(Box::pin(async move {
                 let read = match is_stand_in {
                     true => D::hinted(&node, &place.path).await,
-                    false => D::local(&node, &place).await,
+                    false => D::local(&node, &at, &place).await,
                 };
                 let answer = read.map(Answer::Full).map_err(PeerFailure::Refused);
                 Event::Answered(replica, answer)
@@ -346,10 +367,11 @@ impl<D: Fetched> Reading<'_, D> {
             self.race_at = self.race_at.min(Instant::now() + peer.latency.hedge_after());
         }
         let (deadline, request_id) = (self.job.deadline, Some(self.job.request_id.clone()));
+        let (at, table) = (self.set.at, self.set.vnode_at(replica).table);
         self.events.push(Box::pin(async move {
             let part = if want == Want::Full { D::PART } else { Part::Digest };
-            let request = Request::Read { path, part, hinted: is_stand_in };
-            let answer = node.call(&peer, request, deadline, request_id).await;
+            let request = Request::Read { path, table, part, hinted: is_stand_in };
+            let answer = node.call(&at, &peer, request, deadline, request_id).await;
             let answer = answer.and_then(|answer| match answer {
                 PeerAnswer::Digest(digest) if part == Part::Digest => Ok(Answer::Digest(digest)),
                 other => D::parse(other).map(Answer::Full).ok_or(PeerFailure::WrongAnswer),
@@ -364,9 +386,10 @@ impl<D: Fetched> Reading<'_, D> {
         self.spares_asked += 1;
         let (node, path) = (Arc::clone(self.node), self.job.path.clone());
         let (deadline, request_id) = (self.job.deadline, Some(self.job.request_id.clone()));
+        let (at, table) = (self.set.at, self.set.vnode.table);
         self.events.push(Box::pin(async move {
-            let request = Request::Read { path, part: D::PART, hinted: true };
-            let answer = node.call(&spare, request, deadline, request_id).await;
+            let request = Request::Read { path, table, part: D::PART, hinted: true };
+            let answer = node.call(&at, &spare, request, deadline, request_id).await;
             let answer = answer
                 .and_then(|answer| D::parse(answer).ok_or(PeerFailure::WrongAnswer))
                 .map(Answer::Full);
@@ -426,7 +449,7 @@ impl<D: Fetched> Reading<'_, D> {
     }
 
     fn conclude(self, ended: Ended) -> Result<(Finished<D>, Reached), OperationError> {
-        let reached = |got: u8| self.reports.reached(self.set, got, self.job.required);
+        let reached = |got: u8| self.reports.reached(self.set, got, required_of(&self.job.groups));
         match ended {
             Ended::Finished => {
                 let finished = self.core.finish();

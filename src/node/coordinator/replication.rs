@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Reports;
 use super::put::{Outcome, WriteJob};
+use super::{Reports, required_of};
 use crate::node::calls::PeerFailure;
 use crate::node::instruments::PlantedBug;
 use crate::node::layout::{Layout, Peer, ReplicaSet};
@@ -23,7 +23,7 @@ use crate::protocol::operation::{
 };
 use crate::protocol::quorum::{Put, PutProgress, ReplicaIndex};
 use crate::storage::BoxFuture;
-use crate::types::{NodeId, WriteLevel};
+use crate::types::NodeId;
 
 /// Who has the write now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,17 +36,18 @@ enum Sending {
 
 type Sent = (ReplicaIndex, Result<Sending, PeerFailure>);
 
-/// See the module's head.
-pub(super) struct Replication<'a> {
+/// One round of sends, in one epoch. See the module's head.
+struct Replication<'a> {
     node: &'a Arc<Node>,
-    layout: &'a Layout,
-    set: &'a ReplicaSet,
+    layout: Arc<Layout>,
+    set: ReplicaSet,
     job: &'a WriteJob,
-    level: WriteLevel,
-    minted: Minted,
+    minted: &'a mut Minted,
     /// Who is sent to.
     up: SmallVec<[ReplicaIndex; 5]>,
     put: Put,
+    /// W of the present set.
+    required: u8,
     reports: Reports,
     is_own_copy_done: bool,
     /// Who may stand in for replicas that do not take the write; empty unless it is sloppy.
@@ -55,38 +56,83 @@ pub(super) struct Replication<'a> {
     kept: SmallVec<[ReplicaIndex; 5]>,
 }
 
+/// How a round ended.
+enum Round {
+    /// Every send has ended, or the node stops.
+    Over,
+    /// The level was not reached, and the cluster has gone on to another epoch: the same record is
+    /// sent in that one.
+    Overtaken,
+}
+
+/// Sends a minted record to all replicas that are up; answers as soon as the level is reached or
+/// out of reach, or the deadline has passed; returns when every send has ended, or, once it has
+/// answered and its own copy is done, when the node stops. An answer counts acknowledgements of one
+/// epoch only.
+pub(super) async fn replicate(
+    node: &Arc<Node>,
+    layout: &Arc<Layout>,
+    set: &ReplicaSet,
+    job: &WriteJob,
+    mut minted: Minted,
+    answer: oneshot::Sender<Outcome>,
+) {
+    let place = Place::new(set.vnode, job.path.clone());
+    let _sending = node.sending.begin(&place);
+    let mut answer = Some(answer);
+    let (mut layout, mut set) = (Arc::clone(layout), set.clone());
+    let (untaken, late) = loop {
+        let mut round = Replication::new(node, layout, set, job, &mut minted);
+        match round.send_everywhere(&mut answer).await {
+            Round::Over => break (round.untaken(), round.untaken_lately()),
+            Round::Overtaken => {
+                layout = node.layout().expect("a node that has gone on has a layout");
+                set = layout.replica_set(&job.path);
+            }
+        }
+    };
+    let (dot, is_stored_here) = (minted.dot, minted.is_stored_here());
+    drop(minted);
+    // Kept for the replicas that did not take it and for which nobody else keeps it.
+    if (late.is_empty() || node.keep_for(&place, &late).await) && is_stored_here {
+        node.note_untaken(&untaken, &place.path, dot);
+    }
+}
+
 impl<'a> Replication<'a> {
-    pub(super) fn new(
+    fn new(
         node: &'a Arc<Node>,
-        layout: &'a Layout,
-        set: &'a ReplicaSet,
+        layout: Arc<Layout>,
+        set: ReplicaSet,
         job: &'a WriteJob,
-        level: WriteLevel,
-        minted: Minted,
+        minted: &'a mut Minted,
     ) -> Self {
         // Looked at once: who goes down meanwhile is sent to all the same.
         let up: SmallVec<[ReplicaIndex; 5]> =
             set.indices().filter(|replica| set.is_up(*replica)).collect();
         let fallbacks: VecDeque<Arc<Peer>> = match job.sloppy {
-            true => layout.fallbacks(set.vnode).cloned().collect(),
+            true => layout.fallbacks(&set).into(),
             false => VecDeque::new(),
         };
-        let early = node.instruments.has(PlantedBug::EarlyAcknowledgement) && level.get() > 1;
-        let required = level.get() - u8::from(early);
+        let mut groups = set.write_groups(job.level);
+        let required = required_of(&groups);
+        if node.instruments.has(PlantedBug::EarlyAcknowledgement) && required > 1 {
+            groups.iter_mut().for_each(|group| group.required -= 1);
+        }
         let down = set.indices().filter(|replica| !up.contains(replica));
         let hopeless: SmallVec<[ReplicaIndex; 5]> = down.skip(fallbacks.len()).collect();
-        let put = Put::start(required, set.n(), |replica| hopeless.contains(&replica));
-        let reports = Reports::new(set);
+        let put = Put::start(groups, set.places(), |replica| hopeless.contains(&replica));
+        let reports = Reports::new(&set);
         let (is_own_copy_done, kept) = (false, SmallVec::new());
         Self {
             node,
             layout,
             set,
             job,
-            level,
             minted,
             up,
             put,
+            required,
             reports,
             is_own_copy_done,
             fallbacks,
@@ -94,28 +140,10 @@ impl<'a> Replication<'a> {
         }
     }
 
-    /// Sends the record to all replicas that are up; answers as soon as the level is reached or
-    /// out of reach, or the deadline has passed; returns when every send has ended, or, once it
-    /// has answered and its own copy is done, when the node stops.
-    pub(super) async fn run(mut self, answer: oneshot::Sender<Outcome>) {
-        let place = Place::new(self.set.vnode, self.job.path.clone());
-        let _sending = self.node.sending.begin(&place);
-        self.send_everywhere(answer).await;
-        let (node, untaken, late) = (Arc::clone(self.node), self.untaken(), self.untaken_lately());
-        let (dot, is_stored_here) = (self.minted.dot, self.minted.is_stored_here());
-        drop(self);
-        // Kept for the replicas that did not take it and for which nobody else keeps it.
-        if (late.is_empty() || node.keep_for(&place, &late).await) && is_stored_here {
-            node.note_untaken(&untaken, &place.path, dot);
-        }
-    }
-
     /// The replicas that do not have the write, and for which nobody else keeps it.
     fn untaken(&self) -> Vec<NodeId> {
         let took = |replica: &ReplicaIndex| {
-            self.put.has(*replica)
-                || self.kept.contains(replica)
-                || self.set.local == Some(*replica)
+            self.put.has(*replica) || self.kept.contains(replica) || self.set.is_here(*replica)
         };
         let untaken = self.set.indices().filter(|replica| !took(replica));
         untaken.map(|replica| self.set.peer(replica).id.clone()).collect()
@@ -128,8 +156,7 @@ impl<'a> Replication<'a> {
         untaken
     }
 
-    async fn send_everywhere(&mut self, answer: oneshot::Sender<Outcome>) {
-        let mut answer = Some(answer);
+    async fn send_everywhere(&mut self, answer: &mut Option<oneshot::Sender<Outcome>>) -> Round {
         let mut sends = self.send_all();
         let deadline = tokio::time::sleep_until(self.job.deadline);
         tokio::pin!(deadline);
@@ -149,12 +176,18 @@ impl<'a> Replication<'a> {
                         }),
                     },
                     None if answer.is_some() => Some(self.outcome(PutProgress::OutOfReach)),
-                    None => return,
+                    None => return Round::Over,
                 },
                 () = &mut deadline, if answer.is_some() => Some(Err(self.timed_out())),
                 _ = phase.wait_for(|phase| *phase == Phase::Stopping),
-                    if answer.is_none() && self.is_own_copy_done => return,
+                    if answer.is_none() && self.is_own_copy_done => return Round::Over,
             };
+            let is_failure = outcome.as_ref().is_some_and(Result::is_err);
+            if is_failure && self.node.is_past(&self.set.at) && Instant::now() < self.job.deadline {
+                // What is on its way goes on; what it comes to counts no more.
+                self.node.tasks.spawn(async move { while sends.next().await.is_some() {} });
+                return Round::Overtaken;
+            }
             if let Some((outcome, answer)) =
                 outcome.and_then(|outcome| Some((outcome, answer.take()?)))
             {
@@ -168,14 +201,15 @@ impl<'a> Replication<'a> {
         let sends = FuturesUnordered::new();
         for replica in self.up.clone() {
             self.reports.set(replica, ReplicaOutcome::Timeout);
-            sends.push(if self.set.local == Some(replica) {
+            sends.push(if self.is_minters(replica) {
                 self.own_copy(replica)
+            } else if self.set.is_here(replica) {
+                self.merge_here(replica)
             } else {
                 self.send(replica)
             });
         }
-        let set = self.set;
-        for replica in set.indices() {
+        for replica in self.set.indices() {
             if self.up.contains(&replica) {
                 continue;
             }
@@ -186,9 +220,34 @@ impl<'a> Replication<'a> {
         sends
     }
 
+    /// Whether the mint's own batch is the copy of this place.
+    fn is_minters(&self, replica: ReplicaIndex) -> bool {
+        self.set.local == Some(replica) && self.minted.has_committed()
+    }
+
+    /// Another copy on this node: in the vnode that the key goes to, or in a later epoch.
+    fn merge_here(&self, replica: ReplicaIndex) -> BoxFuture<'static, Sent> {
+        let node = Arc::clone(self.node);
+        let place = Place::new(self.set.vnode_at(replica), self.job.path.clone());
+        let (at, record) = (self.set.at, self.minted.stored.clone());
+        let deadline = self.job.deadline;
+        let merging = self.node.tasks.spawn(async move {
+            let me = node.settings.id.clone();
+            let merged = node.merge(&at, &place, record.clone(), &me, deadline).await;
+            let Err(Refusal::StalePurge(number)) = merged else { return merged };
+            // A purge of this vnode that began after the mint: the write was not part of it.
+            let again = Carried { purge: number, ..record };
+            node.merge(&at, &place, again, &me, deadline).await
+        });
+        Box::pin(async move {
+            let merged = merging.await.unwrap_or(Err(Refusal::StoreFailed));
+            (replica, merged.map(|_| Sending::Taken).map_err(PeerFailure::Refused))
+        })
+    }
+
     /// After a failed send: the same to a node that stands in for the replica.
     fn next_fallback(&mut self, (replica, sent): &Sent) -> Option<BoxFuture<'static, Sent>> {
-        if sent.is_ok() || self.set.local == Some(*replica) {
+        if sent.is_ok() || self.set.is_here(*replica) {
             return None;
         }
         let fallback = self.fallbacks.pop_front()?;
@@ -204,9 +263,10 @@ impl<'a> Replication<'a> {
         let (path, record) = (self.job.path.clone(), self.minted.stored.clone());
         let target = self.set.peer(replica).id.clone();
         let (deadline, request_id) = (self.job.deadline, self.job.request_id.clone());
+        let at = self.set.at;
         Box::pin(async move {
             let request = Request::Hint { target, path, record };
-            let answer = node.call(&fallback, request, deadline, Some(request_id)).await;
+            let answer = node.call(&at, &fallback, request, deadline, Some(request_id)).await;
             let kept = answer.and_then(|answer| match answer {
                 Answer::Kept => Ok(Sending::Kept),
                 _ => Err(PeerFailure::WrongAnswer),
@@ -228,13 +288,15 @@ impl<'a> Replication<'a> {
         let node = Arc::clone(self.node);
         let peer = Arc::clone(self.set.peer(replica));
         let place = Place::new(self.set.vnode, self.job.path.clone());
+        let (at, table) = (self.set.at, self.set.vnode_at(replica).table);
         let (mut record, dot) = (self.minted.stored.clone(), self.minted.dot);
         let (deadline, request_id) = (self.job.deadline, self.job.request_id.clone());
         Box::pin(async move {
             loop {
                 let path = place.path.clone();
-                let request = Request::Merge { path, record, answers: false };
-                let answer = node.call(&peer, request, deadline, Some(request_id.clone())).await;
+                let request = Request::Merge { path, table, record, answers: false };
+                let answer =
+                    node.call(&at, &peer, request, deadline, Some(request_id.clone())).await;
                 let number = match answer {
                     Ok(Answer::Merged(_)) => return (replica, Ok(Sending::Taken)),
                     Ok(_) => return (replica, Err(PeerFailure::WrongAnswer)),
@@ -257,7 +319,7 @@ impl<'a> Replication<'a> {
 
     /// Takes the end of one send; where the write stands, if it is no longer open.
     fn take(&mut self, (replica, sent): Sent) -> Option<PutProgress> {
-        self.is_own_copy_done |= self.set.local == Some(replica);
+        self.is_own_copy_done |= self.set.is_here(replica);
         let progress = match sent {
             Ok(sending) => {
                 if sending == Sending::Kept {
@@ -290,7 +352,7 @@ impl<'a> Replication<'a> {
 
     fn written(&self) -> WriteAnswer {
         let record = &self.minted.record;
-        let policy = self.node.settings.bucket(&self.job.path.bucket).resolve;
+        let policy = self.node.bucket_settings(&self.layout, &self.job.path.bucket).resolve;
         let siblings = record.shown(policy).sibling_count();
         self.node.metrics.siblings_after_write(siblings);
         WriteAnswer {
@@ -305,7 +367,7 @@ impl<'a> Replication<'a> {
 
     fn timed_out(&self) -> WriteFailure {
         begun(OperationError::Timeout {
-            reached: self.reports.reached(self.set, self.put.got(), self.level.get()),
+            reached: self.reports.reached(&self.set, self.put.got(), self.required),
             maybe_applied: true,
             context: Some(self.context()),
         })
@@ -313,14 +375,14 @@ impl<'a> Replication<'a> {
 
     fn out_of_reach(&self) -> WriteFailure {
         begun(OperationError::LevelNotReached {
-            reached: self.reports.reached(self.set, self.put.got(), self.level.get()),
+            reached: self.reports.reached(&self.set, self.put.got(), self.required),
             maybe_applied: true,
             context: Some(self.context()),
         })
     }
 
     fn acks(&self) -> Acks {
-        Acks { got: self.put.got(), required: self.level.get(), n: self.set.n() }
+        Acks { got: self.put.got(), required: self.required, n: self.set.n() }
     }
 
     /// The token for the writer: what it has seen by this write, and nothing that it has not.
@@ -329,10 +391,10 @@ impl<'a> Replication<'a> {
             Seen::Token(context) => context.clone(),
             Seen::Nothing | Seen::OwnRead => Context::empty(),
         };
-        let minted = &self.minted;
+        let minted = &*self.minted;
         let cover =
             token_cover_after_write(&minted.record, &seen_by_client, &minted.replaced, minted.dot);
-        ContextToken::seal(&cover, &self.job.path, self.node.token_key_of(self.layout))
+        ContextToken::seal(&cover, &self.job.path, self.node.token_key_of(&self.layout))
     }
 }
 

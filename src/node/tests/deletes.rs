@@ -99,7 +99,8 @@ async fn what_was_read_before_a_purge_is_refused_after_it() {
     world.delete(1, &key).level(Level::All).ok().await;
     world.within(20 * GRACE.as_secs(), "it is gone", is_empty).await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-    let merged = node.merge(&place, late, &super::world::id(2), deadline).await;
+    let at = node.layout().expect("it serves").stamp;
+    let merged = node.merge(&at, &place, late, &super::world::id(2), deadline).await;
     assert_eq!(merged, Err(Refusal::StalePurge(PurgeNumber::new(1))));
     assert!(is_empty(&world));
 }

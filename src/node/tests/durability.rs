@@ -131,9 +131,10 @@ async fn an_empty_disk_under_a_known_name_serves_nothing() {
     world.put(1, &key, "v").ok().await;
     world.crash(2);
     world.put_disk(2, MemoryStore::new(Durability::Sync));
-    world.start(&[2]).await;
+    world.start_candidate(2, false).await;
+    world.settle().await;
     let phase = world.member(2).node.phase().borrow().clone();
-    assert!(matches!(phase, Phase::Refusing(_)), "{phase:?}");
+    assert!(matches!(phase, Phase::Starting(_)), "{phase:?}");
     let refused = world.get_at(2, &key, Level::One).await;
     assert!(matches!(refused, Err(OperationError::NotReady(_))), "{refused:?}");
 }

@@ -7,4 +7,5 @@ mod faults;
 mod handoff;
 mod quorums;
 mod repair;
+mod topology;
 mod world;

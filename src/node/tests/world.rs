@@ -9,11 +9,13 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::config::{InitialNode, Overrides, Settings};
-use crate::node::operation::{Get, GetAnswer, Service, Terms, Write};
+use crate::node::operation::{ChangeRequest, Get, GetAnswer, Service, Terms, TopologyError, Write};
+use crate::node::view::PlanView;
 use crate::node::{Clock, Instruments, Node, Process, Randomness, Seams, StartError};
 use crate::peer::loopback::LoopbackNetwork;
 use crate::peer::{Handler, PeerAddress};
 use crate::protocol::causality::{Content, Record, Shown, Value};
+use crate::protocol::cluster::{ClusterState, Role};
 use crate::protocol::operation::{Condition, OperationError, Seen, WriteAnswer};
 use crate::storage::schema::record_key;
 use crate::storage::{BoxFuture, Cached, Durability, MemoryStore, Space, Store};
@@ -47,7 +49,7 @@ impl Handler for LateHandler {
         }
     }
 
-    fn receive(&self, message: Bytes) {
+    fn receive(self: Arc<Self>, message: Bytes) {
         if let Some(node) = self.node() {
             node.receive(message);
         }
@@ -73,6 +75,8 @@ pub(super) struct World {
     begun: Instant,
     /// Nodes whose next start takes everything in from the others.
     to_rebuild: BTreeSet<usize>,
+    /// Nodes that are no founders; whether they apply for themselves.
+    joiners: BTreeMap<usize, bool>,
 }
 
 pub(super) fn id(i: usize) -> NodeId {
@@ -111,6 +115,7 @@ impl World {
             starts: 0,
             begun: Instant::now(),
             to_rebuild: BTreeSet::new(),
+            joiners: BTreeMap::new(),
         }
     }
 
@@ -136,6 +141,51 @@ impl World {
         for outcome in self.try_start(which).await {
             outcome.expect("it starts");
         }
+    }
+
+    /// Starts a node that joins later, or that waits to be applied for another reason; it need not
+    /// come to serve.
+    pub(super) async fn start_candidate(&mut self, i: usize, applies: bool) {
+        if i > self.size {
+            self.joiners.insert(i, applies);
+        }
+        let member = self.open(i).await.expect("it opens");
+        let node = Arc::clone(&member.node);
+        self.members.insert(i, member);
+        tokio::spawn(async move { node.start().await });
+    }
+
+    /// Whether a node serves.
+    pub(super) fn serves(&self, i: usize) -> bool {
+        *self.members[&i].node.phase().borrow() == super::super::Phase::Serving
+    }
+
+    /// The cluster state that a node works with.
+    pub(super) fn state(&self, i: usize) -> ClusterState {
+        self.members[&i].node.layout().expect("it has one").state.clone()
+    }
+
+    /// Begins a change through a node.
+    pub(super) async fn change(
+        &self,
+        through: usize,
+        request: ChangeRequest,
+    ) -> Result<PlanView, TopologyError> {
+        self.members[&through].node.apply(request).await
+    }
+
+    /// Waits until nothing of a transition is left, and every node that serves knows.
+    pub(super) async fn settled(&self, seconds: u64) {
+        let is_settled = |world: &Self| {
+            let serving = world.members.keys().filter(|i| world.serves(**i));
+            let states: Vec<ClusterState> = serving.map(|i| world.state(*i)).collect();
+            let is_quiet = |state: &ClusterState| {
+                let leaves = state.nodes.iter().any(|node| node.role == Role::Leaving);
+                state.transition.is_none() && state.former.is_empty() && !leaves
+            };
+            states.iter().all(is_quiet) && states.windows(2).all(|two| two[0] == two[1])
+        };
+        self.within(seconds, "the transition ends", is_settled).await;
     }
 
     /// Starts nodes at once.
@@ -166,6 +216,10 @@ impl World {
         let mut settings = self.template.clone();
         settings.id = id(i);
         settings.advertise_peer = address(i);
+        if let Some(applies) = self.joiners.get(&i) {
+            settings.join = settings.initial_nodes.drain(..).map(|node| node.peer).collect();
+            settings.auto_join = *applies;
+        }
         self.starts += 1;
         let metrics = Arc::new(Metrics::new());
         let seams = Seams {

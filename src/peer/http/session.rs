@@ -134,7 +134,9 @@ impl Session {
     }
 
     fn receive(&self, message: Bytes) {
-        let received = std::panic::catch_unwind(AssertUnwindSafe(|| self.handler.receive(message)));
+        let received = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            Arc::clone(&self.handler).receive(message);
+        }));
         if received.is_err() {
             tracing::error!("a one-way message made its handler panic");
         }

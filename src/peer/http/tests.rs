@@ -60,7 +60,7 @@ impl Handler for Echo {
         .boxed()
     }
 
-    fn receive(&self, message: Bytes) {
+    fn receive(self: Arc<Self>, message: Bytes) {
         self.tell(Event::Received(message));
     }
 }

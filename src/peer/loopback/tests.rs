@@ -28,7 +28,7 @@ impl Handler for Echo {
         .boxed()
     }
 
-    fn receive(&self, message: Bytes) {
+    fn receive(self: Arc<Self>, message: Bytes) {
         self.seen.send(message).expect("the test looks");
     }
 }

@@ -1,0 +1,364 @@
+//! Going on to the next state of the cluster (correctness, section 7, rules 2, 3, 6, 7 and 15).
+//!
+//! ```text
+//! a message of a later epoch ─▶ its sender tells the state ─┐
+//! a peer refuses as stale    ─▶ its state is asked for     ─┼─▶ adopt
+//! gossip of a later epoch    ─▶ its state is asked for     ─┤
+//! a proposal is decided here ───────────────────────────────┘
+//!
+//! adopt    persist ─▶ close the gate: changes that were admitted are done, none is let in
+//!          ─▶ work out the roles: drop what is nobody's, empty what is to be taken in
+//!          ─▶ work with the new layout ─▶ open the gate
+//! ```
+//!
+//! A change of a record is admitted with its epoch while its key's lock, and so the gate, is held:
+//! there is no moment between the check and the commit.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use super::calls::Outgoing;
+use super::directory::Directory;
+use super::imprint::leaf_of;
+use super::instruments::PlantedBug;
+use super::layout::{Layout, LayoutError};
+use super::locks::KeyGuard;
+use super::take_in::TakenIn;
+use super::watched::Watched;
+use super::{Node, Phase};
+use crate::peer::PeerAddress;
+use crate::peer::messages::{Answer, Refusal, Reply, Request};
+use crate::protocol::cluster::register::Acceptor;
+use crate::protocol::cluster::{ClusterState, Former, Standing, StateStamp};
+use crate::protocol::merkle::Shape;
+use crate::storage::schema::{
+    MetaKey, bucket_range, parse_record_key, tree_key, vnode_key, vnode_range,
+};
+use crate::storage::{Batch, CommitError, KeyRange, ReadError, ScanLimit, Space, Syncing};
+use crate::types::{Bucket, Epoch, PartitionCount, VnodeId};
+
+/// How much is read at once of what an earlier layout may have left.
+const LEFT_OVER: ScanLimit = ScanLimit { entries: 4_096, bytes: 4 << 20 };
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Epochs {
+    /// One state after the other.
+    adopting: tokio::sync::Mutex<()>,
+    /// This node's part in deciding the next one; read from disk when it is first needed.
+    pub(super) acceptor: tokio::sync::Mutex<Option<Acceptor>>,
+    /// A state that was told to a node which is in no layout yet.
+    offered: Mutex<Option<ClusterState>>,
+    /// The present one.
+    pub(super) present: Watched<Epoch>,
+}
+
+/// Why a state was not adopted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    #[error("another state is known for the same epoch")]
+    Forked,
+    #[error("it is of another cluster")]
+    Foreign,
+    #[error("{0}")]
+    Layout(#[from] LayoutError),
+    #[error("{0}")]
+    Write(#[from] CommitError),
+    #[error("{0}")]
+    Read(#[from] ReadError),
+}
+
+impl Epochs {
+    pub(super) fn new(epoch: Epoch) -> Self {
+        Self {
+            adopting: tokio::sync::Mutex::default(),
+            acceptor: tokio::sync::Mutex::default(),
+            offered: Mutex::default(),
+            present: Watched::new(epoch),
+        }
+    }
+
+    /// What was told to a node in no layout, newest first.
+    pub(super) fn take_offered(&self) -> Option<ClusterState> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn offer(&self, state: ClusterState) {
+        let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = |state: &ClusterState| (state.recovery, state.epoch);
+        if offered.as_ref().is_none_or(|known| version(known) < version(&state)) {
+            *offered = Some(state);
+        }
+    }
+}
+
+impl Node {
+    /// Whether a change that belongs to the epoch `at` may be made; under the key's lock.
+    pub(super) fn admit(&self, at: &StateStamp, _held: &KeyGuard) -> Result<(), Refusal> {
+        if self.instruments.has(PlantedBug::EpochCheckedBeforeCommit) {
+            return Ok(());
+        }
+        self.refuse_stale(at)
+    }
+
+    /// Whether this node works with exactly this state.
+    pub(super) fn refuse_stale(&self, at: &StateStamp) -> Result<(), Refusal> {
+        let layout = self.layout().ok_or(Refusal::NotServing)?;
+        if layout.stamp == *at { Ok(()) } else { Err(Refusal::StaleEpoch) }
+    }
+
+    /// Whether this node has gone on from an epoch.
+    pub(super) fn is_past(&self, at: &StateStamp) -> bool {
+        self.refuse_stale(at) == Err(Refusal::StaleEpoch)
+    }
+
+    /// Goes on to a state, if it is later than the present one. It is the decided one of its epoch.
+    pub(super) async fn adopt(self: &Arc<Self>, state: ClusterState) -> Result<(), AdoptError> {
+        let _one_at_a_time = self.epochs.adopting.lock().await;
+        let present = self.layout().expect("only a node in a layout goes on to the next");
+        let stamp = state.stamp();
+        match present.stamp.standing_of(&stamp) {
+            Standing::Ahead => {}
+            Standing::Same | Standing::Behind => return Ok(()),
+            Standing::Foreign => return Err(AdoptError::Foreign),
+            Standing::Forked => {
+                self.metrics.alarm("forked-state");
+                return Err(AdoptError::Forked);
+            }
+        }
+        if self.phase.borrow().is_over() {
+            return Ok(());
+        }
+        let identity = &self.opened.identity;
+        // First of all, so that after a restart too a node that is no longer listed serves nothing.
+        let kept = Directory::new(&*self.store).adopt(&state).await;
+        kept.inspect_err(|_| self.disk.suspect())?;
+        let layout = Layout::new(state, &identity.node, identity.incarnation, Some(&present));
+        let layout = match layout {
+            Ok(layout) => Arc::new(layout),
+            Err(error) => {
+                self.refuse(&error.to_string());
+                return Err(error.into());
+            }
+        };
+        let gate = self.locks.close_gate().await;
+        self.work_out_roles(&layout).await?;
+        self.set_layout(Arc::clone(&layout));
+        drop(gate);
+        tracing::info!(
+            epoch = %stamp.epoch,
+            transition = layout.state.transition.as_ref().map(|t| t.phase.name()),
+            "went on to the next cluster state"
+        );
+        self.hints.wake();
+        self.mend.notify_one();
+        self.repair.go_on(&present, &layout);
+        Ok(())
+    }
+
+    /// Works with a layout from now on.
+    pub(super) fn set_layout(&self, layout: Arc<Layout>) {
+        let epoch = layout.state.epoch;
+        self.instruments.adopted(&layout.stamp);
+        self.layout.store(Some(layout));
+        self.epochs.present.change(|present| std::mem::replace(present, epoch) != epoch);
+    }
+
+    /// Takes a state that a peer tells.
+    pub(super) async fn answer_learn(self: &Arc<Self>, state: ClusterState) -> Reply {
+        if self.layout().is_none() {
+            self.epochs.offer(state);
+            return Err(Refusal::NotServing);
+        }
+        match self.adopt(state).await {
+            Ok(()) => Ok(Answer::Learnt),
+            Err(AdoptError::Forked) => Err(Refusal::Forked),
+            Err(AdoptError::Foreign) => Err(Refusal::OtherCluster),
+            Err(AdoptError::Layout(_)) => Err(Refusal::NotServing),
+            Err(error) => {
+                tracing::error!(%error, "a cluster state could not be adopted");
+                Err(Refusal::StoreFailed)
+            }
+        }
+    }
+
+    /// Asks whoever answers at an address for its state, and goes on to it.
+    pub(super) async fn learn_from(self: &Arc<Self>, address: &PeerAddress, deadline: Instant) {
+        let asked = self.call_address(address, Outgoing::control(Request::State, deadline)).await;
+        if let Ok(Answer::State(state)) = asked
+            && let Err(error) = self.adopt(*state).await
+        {
+            tracing::error!(%address, %error, "a peer's cluster state could not be adopted");
+        }
+    }
+
+    /// Somebody gossips that there is a later state.
+    pub(super) fn hear_of(self: &Arc<Self>, stamp: &StateStamp, address: &str) {
+        let Some(layout) = self.layout() else { return };
+        match layout.stamp.standing_of(stamp) {
+            Standing::Ahead => {}
+            Standing::Forked => return self.metrics.alarm("forked-state"),
+            _ => return,
+        }
+        let Ok(address) = PeerAddress::new(address) else { return };
+        let node = Arc::clone(self);
+        let at = layout.stamp;
+        self.tasks.spawn_untracked(async move {
+            let deadline = Instant::now() + super::greeting::GREET_TIMEOUT;
+            if !node.is_past(&at) && *node.phase.borrow() == Phase::Serving {
+                node.learn_from(&address, deadline).await;
+            }
+        });
+    }
+
+    /// Makes what is on disk fit this node's roles in a state: drops vnodes that are nobody's any
+    /// more, and empties those that are to be taken in, unless that has begun before. While the gate
+    /// is closed, or before the node serves.
+    pub(super) async fn work_out_roles(&self, layout: &Layout) -> Result<(), AdoptError> {
+        let me = layout.this();
+        let own: BTreeSet<VnodeId> = layout.own_vnodes().into_iter().collect();
+        let next: BTreeSet<VnodeId> = layout.next_vnodes().into_iter().collect();
+        let begun = layout.state.transition.as_ref().map(|transition| transition.begun);
+        let is_of_me = |former: &&Former| {
+            former.node == me.id && former.incarnation == me.incarnation && former.bucket.is_none()
+        };
+        let has = |list: &[Former], vnode: VnodeId| {
+            list.iter().filter(is_of_me).any(|former| former.has(vnode))
+        };
+        let resumed = layout.state.transition.as_ref().map_or(&[][..], |t| &t.resumed[..]);
+        let mut batch = Batch::default();
+        let mut dropped = Vec::new();
+        for vnode in self.held_vnodes().await? {
+            let is_being_taken_in = next.contains(&vnode)
+                && (self.take_ins.begun(vnode) == begun || has(resumed, vnode));
+            if own.contains(&vnode) || is_being_taken_in || has(&layout.state.former, vnode) {
+                continue;
+            }
+            self.add_drop(&mut batch, vnode);
+            dropped.push(vnode);
+        }
+        for (vnode, _) in self.take_ins.all().filter(|(_, taken)| Some(taken.begun) != begun) {
+            batch.delete(Space::Meta, MetaKey::TakeIn(vnode));
+        }
+        let comes: Vec<Bucket> = layout.state.moved_buckets_now();
+        let takes_buckets = |vnode: &VnodeId| {
+            comes.iter().any(|bucket| layout.state.next_factor_of(bucket) == vnode.table)
+        };
+        let is_fresh = |vnode: &VnodeId| {
+            let is_taken_in = !own.contains(vnode) || takes_buckets(vnode);
+            is_taken_in && self.take_ins.begun(*vnode) != begun
+        };
+        let fresh: Vec<(VnodeId, TakenIn)> = begun
+            .into_iter()
+            .flat_map(|begun| next.iter().map(move |vnode| (*vnode, TakenIn::new(begun))))
+            .filter(|(vnode, _)| is_fresh(vnode))
+            .collect();
+        for (vnode, taken) in &fresh {
+            super::take_in::put(&mut batch, *vnode, taken);
+            for bucket in comes.iter().filter(|_| own.contains(vnode)) {
+                if layout.state.next_factor_of(bucket) == vnode.table {
+                    let partitions = layout.state.partitions;
+                    self.empty_of(&mut batch, *vnode, bucket, partitions).await?;
+                }
+            }
+        }
+        if !batch.is_empty() {
+            let done = self.store.commit(batch, Syncing::Always).await;
+            done.inspect_err(|_| self.disk.suspect())?;
+        }
+        dropped.iter().for_each(|vnode| self.forget(*vnode));
+        if !dropped.is_empty() {
+            self.trees.count_deleted_anew(&*self.store).await?;
+        }
+        self.take_ins.keep(begun);
+        fresh.into_iter().for_each(|(vnode, taken)| self.take_ins.set(vnode, taken));
+        Ok(())
+    }
+
+    /// Adds to a batch that a vnode holds nothing of a bucket any more: what an earlier layout may
+    /// have left there, on a disk that went back in time. While the gate is closed.
+    async fn empty_of(
+        &self,
+        batch: &mut Batch,
+        vnode: VnodeId,
+        bucket: &Bucket,
+        partitions: PartitionCount,
+    ) -> Result<(), ReadError> {
+        let mut range = bucket_range(vnode, bucket);
+        loop {
+            let page = self.store.scan(Space::Records, range.clone(), LEFT_OVER).await?;
+            for (key, _) in &page.entries {
+                let Ok((_, path)) = parse_record_key(key) else { continue };
+                let leaf = leaf_of(Shape::of(partitions), &path);
+                batch.delete(Space::Records, key.clone());
+                batch.delete(Space::Deletes, key.clone());
+                batch.delete(Space::Quarantine, key.clone());
+                batch.delete(Space::Trees, tree_key(vnode, leaf.0, &path));
+                self.trees.doubt(vnode);
+            }
+            match page.next {
+                Some(next) => range = range.resume_at(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Drops a vnode for good, actor and data in one batch. While the gate is closed.
+    pub(super) async fn drop_vnode(&self, vnode: VnodeId) -> Result<(), AdoptError> {
+        let mut batch = Batch::default();
+        self.add_drop(&mut batch, vnode);
+        let dropped = self.store.commit(batch, Syncing::Always).await;
+        dropped.inspect_err(|_| self.disk.suspect())?;
+        self.forget(vnode);
+        Ok(self.trees.count_deleted_anew(&*self.store).await?)
+    }
+
+    /// Adds to a batch that a vnode is gone, its actor with its data.
+    fn add_drop(&self, batch: &mut Batch, vnode: VnodeId) {
+        let prefix = vnode_key(vnode);
+        for space in [Space::Records, Space::Trees, Space::Deletes, Space::Quarantine] {
+            batch.delete_prefix(space, prefix.clone());
+        }
+        if !self.instruments.has(PlantedBug::ActorKeptOnReacquisition) {
+            batch.delete(Space::Vnodes, prefix);
+        }
+        batch.delete(Space::Meta, MetaKey::TakeIn(vnode));
+    }
+
+    /// A vnode is gone from disk: nothing of it stays in memory.
+    fn forget(&self, vnode: VnodeId) {
+        tracing::debug!(%vnode, "dropped a vnode");
+        if !self.instruments.has(PlantedBug::ActorKeptOnReacquisition) {
+            self.vnodes.forget(vnode);
+        }
+        self.quarantine.forget(vnode);
+        self.trees.forget(vnode);
+    }
+
+    /// The vnodes of which anything is stored here.
+    pub(super) async fn held_vnodes(&self) -> Result<BTreeSet<VnodeId>, ReadError> {
+        let mut held: BTreeSet<VnodeId> = self.vnodes.known();
+        let one = ScanLimit { entries: 1, bytes: 1 };
+        let mut range = KeyRange::all();
+        loop {
+            let page = self.store.scan(Space::Records, range.clone(), one).await?;
+            let Some((key, _)) = page.entries.first() else { return Ok(held) };
+            let Ok((vnode, _)) = parse_record_key(key) else {
+                match page.next {
+                    Some(next) => range = range.resume_at(next),
+                    None => return Ok(held),
+                }
+                continue;
+            };
+            held.insert(vnode);
+            range = range.resume_at(behind(vnode));
+        }
+    }
+}
+
+/// The first key behind all of a vnode's.
+fn behind(vnode: VnodeId) -> bytes::Bytes {
+    vnode_range(vnode).end.expect("a vnode's range has an end")
+}

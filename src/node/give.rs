@@ -1,0 +1,495 @@
+//! Giving out what another node takes in, and letting go of what this one held in an earlier layout
+//! (correctness, section 7, rules 11, 12, 15 and 16).
+//!
+//! A former holder takes no writes. It brings each present replica what that one lacks, drops the
+//! vnode, actor and data in one batch, and says so when it is asked; until then nothing of the
+//! partition is purged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Node;
+use super::calls::PeerFailure;
+use super::imprint::{Change, Deleted, DeletedKind, Imprint, decode_digest, leaf_of};
+use super::instruments::PlantedBug;
+use super::layout::{Layout, Peer};
+use super::pace::Pace;
+use super::replica::Place;
+use crate::peer::messages::{Answer, Carried, DigestPage, Page, Refusal, Reply, Request};
+use crate::storage::schema::{
+    bucket_range, parse_record_key, parse_tree_key, record_key, tree_key, vnode_range,
+};
+use crate::storage::{Batch, KeyRange, ReadError, ScanLimit, Space, Syncing};
+use crate::types::{Bucket, KeyPath, PurgeNumber, ReplicationFactor, VnodeId};
+
+/// How often it is tried again to let go of what could not be.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+
+/// How long one request may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many digests one message has.
+const DIGESTS: ScanLimit = ScanLimit { entries: 8_192, bytes: 1 << 20 };
+
+/// How often records are sent again because of a purge number.
+const TRIES: u32 = 3;
+
+/// How much is read at once.
+const PAGE: ScanLimit = ScanLimit { entries: 4_096, bytes: 1 << 20 };
+
+/// The records of one message, in bytes; a single larger one goes alone.
+const RECORD_BYTES: usize = 1 << 20;
+
+impl Node {
+    /// Answers a node that takes in a vnode, or asks which of its records are lacking.
+    pub(super) async fn answer_taker(self: &Arc<Self>, request: Request) -> Reply {
+        match request {
+            Request::Page { vnode, after, max_bytes, to } => {
+                if to.is_some() {
+                    self.refuse_as_source(vnode)?;
+                }
+                self.answer_page(vnode, after, max_bytes, to).await
+            }
+            Request::Digests { vnode, to, after } => {
+                self.refuse_as_source(vnode)?;
+                let page = self.digests(vnode, to, after).await;
+                page.map(Answer::Digests).map_err(|_| Refusal::StoreFailed)
+            }
+            Request::Husks { vnode, to, after } => {
+                self.refuse_as_source(vnode)?;
+                let page = self.husks(vnode, to, after).await;
+                page.map(Answer::Page).map_err(|_| Refusal::StoreFailed)
+            }
+            Request::Fetch { vnode, paths } => {
+                self.refuse_as_source(vnode)?;
+                self.answer_fetch(vnode, paths).await
+            }
+            Request::Lacks { vnode, entries } => {
+                self.owned(vnode)?;
+                let lacking = self.lacking(vnode, entries).await;
+                lacking.map(Answer::Lacks).map_err(|_| Refusal::StoreFailed)
+            }
+            _ => Err(Refusal::Malformed),
+        }
+    }
+
+    /// Only complete replicas of the present sets are taken in from.
+    fn refuse_as_source(&self, vnode: VnodeId) -> Result<(), Refusal> {
+        let layout = self.layout().ok_or(Refusal::NotServing)?;
+        self.owned(vnode)?;
+        if layout.replicas_of(vnode).local.is_none() {
+            Err(Refusal::NoReplica)
+        } else if self.vnodes.is_incomplete(vnode) || self.quarantine.has_any_of(vnode) {
+            Err(Refusal::Incomplete)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether a key goes to this table.
+    pub(super) fn goes_to(layout: &Layout, path: &KeyPath, to: ReplicationFactor) -> bool {
+        layout.state.next_factor_of(&path.bucket) == to
+    }
+
+    async fn digests(
+        &self,
+        vnode: VnodeId,
+        to: ReplicationFactor,
+        after: Option<KeyPath>,
+    ) -> Result<DigestPage, ReadError> {
+        let (purge, promised) =
+            (self.vnodes.purge_number(vnode), self.vnodes.promised_purge(vnode));
+        let (entries, next) = self.digests_after(vnode, after).await?;
+        let layout = self.layout().expect("only a node in a layout is asked");
+        let entries = entries.into_iter().filter(|(path, _)| Self::goes_to(&layout, path, to));
+        Ok(DigestPage { entries: entries.collect(), next, purge, promised })
+    }
+
+    /// Digests of a vnode in the order of its leaves, and behind which key to go on.
+    async fn digests_after(
+        &self,
+        vnode: VnodeId,
+        after: Option<KeyPath>,
+    ) -> Result<(Vec<(KeyPath, u64)>, Option<KeyPath>), ReadError> {
+        let shape = self.shape();
+        let mut range = vnode_range(vnode);
+        if let Some(after) = after {
+            // The next possible key is the same one with a zero byte more.
+            let key = tree_key(vnode, leaf_of(shape, &after).0, &after);
+            range = range.resume_at([&key[..], &[0]].concat().into());
+        }
+        let page = self.store.scan(Space::Trees, range, DIGESTS).await?;
+        let mut entries = Vec::with_capacity(page.entries.len());
+        let mut last = None;
+        for (key, value) in &page.entries {
+            let Ok((_, _, path)) = parse_tree_key(key) else { continue };
+            last = Some(path.clone());
+            match decode_digest(key, value) {
+                Some(digest) => entries.push((path, digest)),
+                // It is there: what it is, is compared with the record.
+                None => {
+                    self.trees.doubt(vnode);
+                    entries.push((path, 0));
+                }
+            }
+        }
+        Ok((entries, page.next.and(last)))
+    }
+
+    async fn husks(
+        self: &Arc<Self>,
+        vnode: VnodeId,
+        to: ReplicationFactor,
+        after: Option<KeyPath>,
+    ) -> Result<Page, ReadError> {
+        let layout = self.layout().expect("only a node in a layout is asked");
+        let purge = self.vnodes.purge_number(vnode);
+        let mut range = vnode_range(vnode);
+        if let Some(after) = after {
+            range = range.resume_at([&record_key(vnode, &after)[..], &[0]].concat().into());
+        }
+        let page = self.store.scan(Space::Deletes, range, PAGE).await?;
+        let (mut records, mut last) = (Vec::new(), None);
+        for (key, value) in &page.entries {
+            let Ok((_, path)) = parse_record_key(key) else { continue };
+            last = Some(path.clone());
+            let is_husk = Deleted::decode(value).is_ok_and(|d| d.kind == DeletedKind::Husk);
+            if !is_husk || !Self::goes_to(&layout, &path, to) {
+                continue;
+            }
+            if let Ok(Some(carried)) = self.carried(&Place::new(vnode, path.clone())).await {
+                records.push((path, carried.record));
+            }
+        }
+        Ok(Page { records, purge, next: page.next.and(last) })
+    }
+
+    async fn answer_fetch(self: &Arc<Self>, vnode: VnodeId, paths: Vec<KeyPath>) -> Reply {
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        for path in paths {
+            if bytes >= RECORD_BYTES {
+                break;
+            }
+            let carried = self.carried(&Place::new(vnode, path)).await?;
+            bytes += carried.as_ref().map_or(0, |carried| carried.record.len());
+            records.push(carried);
+        }
+        Ok(Answer::Fetched { records })
+    }
+
+    /// The digest that is kept of a key's record.
+    pub(super) async fn stored_digest(
+        &self,
+        vnode: VnodeId,
+        path: &KeyPath,
+    ) -> Result<Option<u64>, ReadError> {
+        let key = tree_key(vnode, leaf_of(self.shape(), path).0, path);
+        let stored = match self.store.get_cached(Space::Trees, &key)? {
+            crate::storage::Cached::Hit(stored) => stored,
+            crate::storage::Cached::Miss => self.store.get(Space::Trees, key.clone()).await?,
+        };
+        Ok(stored.and_then(|value| decode_digest(&key, &value)))
+    }
+
+    /// Lets go of what this node held before, until it stops.
+    pub(super) fn spawn_letting_go(self: &Arc<Self>) {
+        let node = Arc::clone(self);
+        self.tasks.spawn_untracked(async move {
+            let phase = node.phase();
+            let epochs = node.epochs.present.clone();
+            loop {
+                let seen = *epochs.borrow();
+                let open = node.tasks.track(node.let_go_of_all()).await;
+                let changed = epochs.wait_for(|epoch| *epoch != seen);
+                let wait = async {
+                    match open {
+                        true => drop(tokio::time::timeout(RETRY_EVERY, changed).await),
+                        false => changed.await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    _ = phase.wait_for(|phase| phase.is_over()) => return,
+                    () = wait => {}
+                }
+            }
+        });
+    }
+
+    /// Lets go of what can be; whether something is left.
+    async fn let_go_of_all(self: &Arc<Self>) -> bool {
+        let layout = self.layout().expect("only a serving node lets go");
+        if self.is_slow_to_let_go() {
+            return true;
+        }
+        let mut open = false;
+        for (vnode, bucket) in former_of_this(&layout) {
+            if self.phase.borrow().is_over() || self.is_past(&layout.stamp) {
+                return true;
+            }
+            if let Err(why) = self.let_go(&layout, vnode, bucket.as_ref()).await {
+                tracing::debug!(%vnode, %why, "a vnode can't be dropped yet");
+                open = true;
+            }
+        }
+        if !open {
+            // What is reported as dropped must not come back with a crash.
+            match self.store.sync().await {
+                Ok(()) => self.transitions.have_let_go(layout.stamp),
+                Err(error) => {
+                    tracing::error!(%error, "what was dropped could not be made durable");
+                    self.disk.suspect();
+                    open = true;
+                }
+            }
+        }
+        open
+    }
+
+    /// Former holders bring what new replicas lack: soon after the transition that would hide some of
+    /// the bugs that a simulation plants.
+    fn is_slow_to_let_go(&self) -> bool {
+        let is_hidden = self.instruments.has(PlantedBug::FinishWithoutAllPasses)
+            || self.instruments.has(PlantedBug::ShrinkWithoutTakeIn);
+        is_hidden && !self.random.u64().is_multiple_of(40)
+    }
+
+    async fn let_go(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        vnode: VnodeId,
+        bucket: Option<&Bucket>,
+    ) -> anyhow::Result<()> {
+        if self.holds_nothing(vnode, bucket).await? {
+            return Ok(());
+        }
+        self.bring_what_is_lacking(layout, vnode, bucket).await?;
+        let Some(bucket) = bucket else {
+            let _gate = self.locks.close_gate().await;
+            self.refuse_stale(&layout.stamp)?;
+            self.drop_vnode(vnode).await?;
+            tracing::info!(%vnode, "dropped what was held before");
+            return Ok(());
+        };
+        // What it minted for these keys is forgotten here: should they come back, it must not be minted
+        // again.
+        if !self.instruments.has(PlantedBug::ActorKeptOnReacquisition) {
+            self.vnodes.retire_for_good(vnode, &*self.store).await?;
+        }
+        let mut range = bucket_range(vnode, bucket);
+        loop {
+            let page = self.store.scan(Space::Records, range.clone(), PAGE).await?;
+            for (key, _) in &page.entries {
+                if let Ok((_, path)) = parse_record_key(key) {
+                    self.drop_record(layout, &Place::new(vnode, path)).await?;
+                }
+            }
+            match page.next {
+                Some(next) => range = range.resume_at(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Drops a record that belongs to no vnode of this node and that nobody waits for: left by an
+    /// earlier layout on a disk that went back in time. Says whether it is one.
+    pub(super) async fn drop_if_left_over(self: &Arc<Self>, place: &Place) -> bool {
+        let Some(layout) = self.layout() else { return false };
+        let state = &layout.state;
+        let is_placed = state.vnode_of(&place.path) == place.vnode
+            || state.next_vnode_of(&place.path) == place.vnode;
+        let is_former = || {
+            former_of_this(&layout).iter().any(|(vnode, bucket)| {
+                *vnode == place.vnode && bucket.as_ref().is_none_or(|b| *b == place.path.bucket)
+            })
+        };
+        if is_placed || is_former() {
+            return false;
+        }
+        match self.drop_record(&layout, place).await {
+            Ok(()) => {
+                tracing::warn!(key = ?place.path, vnode = %place.vnode, "dropped what an earlier layout had left")
+            }
+            Err(error) => {
+                tracing::error!(key = ?place.path, %error, "what an earlier layout had left can't be dropped")
+            }
+        }
+        true
+    }
+
+    /// Drops one record of a bucket that went to another table.
+    async fn drop_record(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        place: &Place,
+    ) -> anyhow::Result<()> {
+        let guard = self.locks.lock(place.key()).await;
+        self.admit(&layout.stamp, &guard)?;
+        let before = self.imprint_in_indexes(place).await?;
+        let change = Change { before, after: Imprint::Absent };
+        let mut batch = Batch::default();
+        batch.delete(Space::Records, place.key().clone());
+        batch.delete(Space::Quarantine, place.key().clone());
+        change.add_to(&mut batch, place, self.shape(), self.clock.wall_ms());
+        match self.store.commit(batch, Syncing::AsConfigured).await {
+            Ok(()) => self.change_tree(place, change),
+            Err(error) => {
+                self.disk.suspect();
+                self.settle(place, change).await;
+                return Err(error.into());
+            }
+        }
+        self.quarantine.forget_key(place);
+        Ok(())
+    }
+
+    /// Brings every present replica of what is held here whatever it lacks.
+    async fn bring_what_is_lacking(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        vnode: VnodeId,
+        bucket: Option<&Bucket>,
+    ) -> anyhow::Result<()> {
+        let mut pace = Pace::new(self, self.settings.streaming.max_bytes_per_second);
+        let mut after = None;
+        loop {
+            let (entries, next) = self.digests_after(vnode, after).await?;
+            let mut by_vnode: BTreeMap<VnodeId, Vec<(KeyPath, u64)>> = BTreeMap::new();
+            for (path, digest) in entries {
+                if bucket.is_none_or(|bucket| path.bucket == *bucket) {
+                    let to = layout.state.vnode_of(&path);
+                    by_vnode.entry(to).or_default().push((path, digest));
+                }
+            }
+            let mut bytes = 0;
+            for (to, entries) in by_vnode {
+                for peer in layout.present_holders(to) {
+                    bytes += self.bring_to(layout, (vnode, to), &entries, &peer).await?;
+                }
+            }
+            pace.rest(bytes).await;
+            match next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn bring_to(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        (from, to): (VnodeId, VnodeId),
+        entries: &[(KeyPath, u64)],
+        peer: &Arc<Peer>,
+    ) -> anyhow::Result<u64> {
+        let request = Request::Lacks { vnode: to, entries: entries.to_vec() };
+        let Answer::Lacks(lacking) = self.ask_replica(layout, peer, request).await? else {
+            return Err(PeerFailure::WrongAnswer.into());
+        };
+        let (mut records, mut size, mut bytes) = (Vec::new(), 0, entries.len() as u64 * 32);
+        for path in lacking {
+            // Damaged here: what there is comes from others.
+            let Ok(Some(carried)) = self.carried(&Place::new(from, path.clone())).await else {
+                continue;
+            };
+            size += carried.record.len();
+            records.push((path, carried));
+            if size >= RECORD_BYTES {
+                bytes += size as u64;
+                size = 0;
+                self.push_to(layout, (to, to != from), std::mem::take(&mut records), peer).await?;
+            }
+        }
+        self.push_to(layout, (to, to != from), records, peer).await?;
+        Ok(bytes + size as u64)
+    }
+
+    async fn push_to(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        (vnode, is_elsewhere): (VnodeId, bool),
+        mut records: Vec<(KeyPath, Carried)>,
+        peer: &Arc<Peer>,
+    ) -> anyhow::Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        // Numbers are of one vnode: the other one's is heard from the replica.
+        let own = |carried: &mut Carried| {
+            if is_elsewhere {
+                carried.purge = PurgeNumber::default();
+            }
+        };
+        records.iter_mut().for_each(|(_, carried)| own(carried));
+        for _ in 0..TRIES {
+            let request = Request::Push { vnode, records: records.clone() };
+            match self.ask_replica(layout, peer, request).await {
+                Ok(Answer::Pushed(_)) => return Ok(()),
+                Ok(_) => return Err(PeerFailure::WrongAnswer.into()),
+                // Nothing is purged while this node holds it: what was read is still what there is.
+                Err(PeerFailure::Refused(Refusal::StalePurge(number))) => {
+                    records.iter_mut().for_each(|(_, carried)| carried.purge = number);
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        Err(PeerFailure::Refused(Refusal::TooLate).into())
+    }
+
+    async fn ask_replica(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        peer: &Arc<Peer>,
+        request: Request,
+    ) -> Result<Answer, PeerFailure> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        if Arc::ptr_eq(peer, layout.this()) {
+            let answered = match request {
+                Request::Push { vnode, records } => {
+                    let at = &layout.stamp;
+                    self.answer_push(at, vnode, records, &peer.id, deadline).await
+                }
+                other => self.answer_taker(other).await,
+            };
+            return answered.map_err(PeerFailure::Refused);
+        }
+        self.call(&layout.stamp, peer, request, deadline, None).await
+    }
+
+    /// Whether this node holds nothing any more of what it held before.
+    pub(super) fn has_let_go(&self, layout: &Layout) -> bool {
+        former_of_this(layout).is_empty() || self.transitions.has_let_go(&layout.stamp)
+    }
+
+    async fn holds_nothing(
+        &self,
+        vnode: VnodeId,
+        bucket: Option<&Bucket>,
+    ) -> Result<bool, ReadError> {
+        let one = ScanLimit { entries: 1, bytes: 1 };
+        let range: KeyRange = match bucket {
+            Some(bucket) => bucket_range(vnode, bucket),
+            None => vnode_range(vnode),
+        };
+        let has_meta = bucket.is_none() && self.vnodes.knows(vnode);
+        Ok(!has_meta && self.store.scan(Space::Records, range, one).await?.entries.is_empty())
+    }
+}
+
+/// What this node held before, one vnode after the other.
+fn former_of_this(layout: &Layout) -> Vec<(VnodeId, Option<Bucket>)> {
+    let me = layout.this();
+    let former = layout.state.former.iter();
+    let mine = former.filter(|f| f.node == me.id && f.incarnation == me.incarnation);
+    mine.flat_map(|former| {
+        former.partitions.iter().map(|partition| {
+            let vnode = VnodeId { table: former.table, partition: *partition };
+            (vnode, former.bucket.clone())
+        })
+    })
+    .collect()
+}

@@ -1,0 +1,627 @@
+//! Taking in what a transition brings to this node (correctness, section 7, rules 10 to 12 and 17).
+//!
+//! ```text
+//! prepare   the bulk: all records of one old replica, page by page
+//! switch    the passes: over every old replica that may live, digest by digest; what is missing
+//!           here or differs is fetched and merged
+//! ```
+//!
+//! A vnode is taken in from those that hold its keys now: the same vnode of others and, where
+//! buckets come from another table, the vnodes of that table. Each vnode's progress is on disk and
+//! belongs to one transition; after a crash the bulk begins again as a pass, which moves only what
+//! is not there yet. Whatever comes is merged, never written over a record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::calls::PeerFailure;
+use super::directory::DirectoryError;
+use super::instruments::PlantedBug;
+use super::layout::{Layout, Peer};
+use super::pace::Pace;
+use super::{Node, Phase};
+use crate::peer::messages::{Answer, Carried, Progress, Refusal, Request};
+use crate::protocol::cluster::TransitionPhase;
+use crate::storage::schema::MetaKey;
+use crate::storage::{Batch, KeyRange, ScanLimit, Space, Store, Syncing, frame};
+use crate::types::{DataIncarnation, Epoch, KeyPath, NodeId, ReplicationFactor, VnodeId};
+
+/// The format of a [`TakenIn`].
+const FORMAT: u8 = 1;
+
+/// How often it is tried again to take in what could not be.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+
+/// How long one request may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many vnodes are taken in at once; while clients are being served, one.
+const VNODES_TOGETHER: usize = 4;
+
+/// The records of one page, in bytes.
+const PAGE_BYTES: u32 = 1 << 20;
+
+/// How far a vnode is taken in, as it is persisted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TakenIn {
+    /// By which transition.
+    pub(super) begun: Epoch,
+    /// The bulk is there.
+    has_bulk: bool,
+    /// The old replicas that were passed over.
+    passed: BTreeSet<Passed>,
+}
+
+/// An old replica: of which table, on which node and disk.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Passed {
+    table: ReplicationFactor,
+    node: NodeId,
+    incarnation: DataIncarnation,
+}
+
+impl TakenIn {
+    /// Nothing is there yet.
+    pub(super) const fn new(begun: Epoch) -> Self {
+        Self { begun, has_bulk: false, passed: BTreeSet::new() }
+    }
+}
+
+/// Adds to a batch how far a vnode is taken in.
+pub(super) fn put(batch: &mut Batch, vnode: VnodeId, taken: &TakenIn) {
+    batch.put(Space::Meta, MetaKey::TakeIn(vnode), frame::encode(FORMAT, taken));
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct TakeIns {
+    vnodes: Mutex<BTreeMap<VnodeId, TakenIn>>,
+    /// Why vnodes could not be taken in when that was last tried.
+    failures: Mutex<BTreeMap<VnodeId, String>>,
+    bytes: AtomicU64,
+    /// When the running transition's first byte came, for the rate.
+    since: Mutex<Option<Instant>>,
+}
+
+impl TakeIns {
+    /// Reads what is persisted.
+    pub(super) async fn load(store: &dyn Store) -> Result<Self, DirectoryError> {
+        let take_ins = Self::default();
+        let mut range: KeyRange = MetaKey::take_ins();
+        let limit = ScanLimit { entries: 1_024, bytes: 1 << 20 };
+        loop {
+            let page = store.scan(Space::Meta, range.clone(), limit).await?;
+            for (key, value) in &page.entries {
+                if let Some(MetaKey::TakeIn(vnode)) = MetaKey::from_bytes(key) {
+                    take_ins.set(vnode, frame::decode(value, FORMAT)?);
+                }
+            }
+            match page.next {
+                Some(next) => range = range.resume_at(next),
+                None => return Ok(take_ins),
+            }
+        }
+    }
+
+    /// Which transition began to take a vnode in.
+    pub(super) fn begun(&self, vnode: VnodeId) -> Option<Epoch> {
+        self.lock().get(&vnode).map(|taken| taken.begun)
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = (VnodeId, TakenIn)> + use<> {
+        self.lock().clone().into_iter()
+    }
+
+    /// Forgets those of other transitions.
+    pub(super) fn keep(&self, begun: Option<Epoch>) {
+        let mut vnodes = self.lock();
+        let before = vnodes.len();
+        vnodes.retain(|_, taken| Some(taken.begun) == begun);
+        if vnodes.len() < before || begun.is_none() {
+            self.failures.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.bytes.store(0, Ordering::Relaxed);
+            *self.since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// How far a vnode is.
+    pub(super) fn set(&self, vnode: VnodeId, taken: TakenIn) {
+        self.lock().insert(vnode, taken);
+    }
+
+    fn get(&self, vnode: VnodeId, begun: Epoch) -> TakenIn {
+        let known = self.lock().get(&vnode).filter(|taken| taken.begun == begun).cloned();
+        known.unwrap_or_else(|| TakenIn::new(begun))
+    }
+
+    /// Keeps why a vnode could not be taken in; `None`: it was.
+    fn failed(&self, vnode: VnodeId, why: Option<String>) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => drop(failures.insert(vnode, why)),
+            None => drop(failures.remove(&vnode)),
+        }
+    }
+
+    /// Why it does not go on, each reason once.
+    fn failures(&self) -> BTreeSet<String> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.values().cloned().collect()
+    }
+
+    fn moved(&self, bytes: u64) {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.get_or_insert_with(Instant::now);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn rate(&self) -> u64 {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+        if seconds < 0.1 { 0 } else { (self.bytes.load(Ordering::Relaxed) as f64 / seconds) as u64 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<VnodeId, TakenIn>> {
+        self.vnodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A vnode that is to be taken in.
+#[derive(Clone, Debug)]
+struct Job {
+    vnode: VnodeId,
+    /// Of which tables' vnodes; the bulk is needed of them.
+    from: Vec<ReplicationFactor>,
+    /// This node holds it already and has to pass over the others, as the set shrinks.
+    is_retained: bool,
+}
+
+impl Node {
+    /// Takes in what transitions bring here, until the node stops.
+    pub(super) fn spawn_taking_in(self: &Arc<Self>) {
+        let node = Arc::clone(self);
+        self.tasks.spawn_untracked(async move {
+            let phase = node.phase();
+            let epochs = node.epochs.present.clone();
+            loop {
+                let seen = *epochs.borrow();
+                let open = node.tasks.track(node.take_in_all()).await;
+                let changed = epochs.wait_for(|epoch| *epoch != seen);
+                let wait = async {
+                    match open {
+                        true => drop(tokio::time::timeout(RETRY_EVERY, changed).await),
+                        false => changed.await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    _ = phase.wait_for(|phase| phase.is_over()) => return,
+                    () = wait => {}
+                }
+            }
+        });
+    }
+
+    /// Takes in what can be; whether there is more to do in this epoch.
+    async fn take_in_all(self: &Arc<Self>) -> bool {
+        let layout = self.layout().expect("only a serving node takes in");
+        let jobs = self.jobs(&layout);
+        let mut open = false;
+        let mut left = jobs.as_slice();
+        let mut pace = Pace::new(self, 0);
+        while !left.is_empty() {
+            if self.phase.borrow().is_over() || self.is_past(&layout.stamp) {
+                return true;
+            }
+            let most = if pace.are_clients_served() { 1 } else { VNODES_TOGETHER };
+            let (together, rest) = left.split_at(most.min(left.len()));
+            left = rest;
+            let taken = together.iter().map(|job| self.take_in(&layout, job));
+            for (job, taken) in together.iter().zip(futures_util::future::join_all(taken).await) {
+                open |= taken.is_err();
+                if let Err(why) = &taken {
+                    tracing::debug!(vnode = %job.vnode, %why, "a vnode can't be taken in yet");
+                }
+                self.take_ins.failed(job.vnode, taken.err().map(|why| format!("{why:#}")));
+            }
+            pace.rest(0).await;
+        }
+        open
+    }
+
+    /// What the running transition asks of this node.
+    fn jobs(&self, layout: &Layout) -> Vec<Job> {
+        let Some(transition) = &layout.state.transition else { return Vec::new() };
+        let own: BTreeSet<VnodeId> = layout.own_vnodes().into_iter().collect();
+        let moved = layout.state.moved_buckets(transition);
+        let to = |bucket: &crate::types::Bucket| layout.state.next_factor_of(bucket);
+        let job = |vnode: VnodeId| {
+            let is_retained = own.contains(&vnode);
+            let before = layout.present_holders(vnode).len();
+            let size = |tables: &[crate::protocol::ring::Table]| {
+                let table = tables.iter().find(|table| table.factor() == vnode.table);
+                table.map_or(0, |table| table.replica_count(vnode.partition))
+            };
+            let shrinks = size(&transition.tables) < size(&layout.state.tables)
+                && !self.instruments.has(PlantedBug::ShrinkWithoutTakeIn);
+            let mut from: BTreeSet<ReplicationFactor> = moved
+                .iter()
+                .filter(|(bucket, _)| to(bucket) == vnode.table)
+                .map(|(_, from)| *from)
+                .collect();
+            if before > 0 && (!is_retained || shrinks) {
+                from.insert(vnode.table);
+            }
+            (!from.is_empty()).then(|| Job { vnode, from: from.into_iter().collect(), is_retained })
+        };
+        layout.next_vnodes().into_iter().filter_map(job).collect()
+    }
+
+    async fn take_in(self: &Arc<Self>, layout: &Arc<Layout>, job: &Job) -> anyhow::Result<()> {
+        let transition = layout.state.transition.as_ref().expect("jobs are of a transition");
+        match transition.phase {
+            TransitionPhase::Prepare => self.take_bulk(layout, job, transition.begun).await,
+            TransitionPhase::Switch => self.pass_over_all(layout, job, transition.begun).await,
+        }
+    }
+
+    /// Takes in one old replica of each source.
+    async fn take_bulk(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        job: &Job,
+        begun: Epoch,
+    ) -> anyhow::Result<()> {
+        if self.take_ins.get(job.vnode, begun).has_bulk {
+            return Ok(());
+        }
+        for table in &job.from {
+            // What is retained has its own bulk.
+            if *table == job.vnode.table && job.is_retained {
+                continue;
+            }
+            self.take_bulk_of(layout, job, *table).await?;
+        }
+        let mut taken = self.take_ins.get(job.vnode, begun);
+        taken.has_bulk = true;
+        self.keep_taken(layout, job.vnode, taken).await
+    }
+
+    async fn take_bulk_of(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        job: &Job,
+        table: ReplicationFactor,
+    ) -> anyhow::Result<()> {
+        let mut holders = self.old_holders(layout, job.vnode, table);
+        if holders.is_empty() {
+            return Ok(());
+        }
+        // Spread over all of them; this node itself costs the least.
+        let first = job.vnode.partition.index() % holders.len();
+        holders.rotate_left(first);
+        holders.sort_by_key(|peer| !Arc::ptr_eq(peer, layout.this()));
+        let is_empty = self.is_empty(job.vnode).await?;
+        let mut failure = None;
+        for peer in holders.iter().filter(|peer| peer.is_up()) {
+            let taken = match is_empty {
+                true => self.take_pages(layout, job.vnode, table, peer).await,
+                false => self.pass_over(layout, job.vnode, table, peer).await,
+            };
+            match taken {
+                Ok(()) => return Ok(()),
+                Err(why) => failure = Some(why.context(peer.id.to_string())),
+            }
+        }
+        let down = || anyhow::anyhow!("no old replica of {} is up", job.vnode);
+        Err(failure.unwrap_or_else(down))
+    }
+
+    async fn pass_over_all(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        job: &Job,
+        begun: Epoch,
+    ) -> anyhow::Result<()> {
+        let mut failure = None;
+        for table in &job.from {
+            for peer in self.old_holders(layout, job.vnode, *table) {
+                let passed =
+                    Passed { table: *table, node: peer.id.clone(), incarnation: peer.incarnation };
+                if self.take_ins.get(job.vnode, begun).passed.contains(&passed) {
+                    continue;
+                }
+                match self.pass_over(layout, job.vnode, *table, &peer).await {
+                    Ok(()) => {
+                        let mut taken = self.take_ins.get(job.vnode, begun);
+                        taken.passed.insert(passed);
+                        self.keep_taken(layout, job.vnode, taken).await?;
+                    }
+                    Err(why) => failure = Some(why.context(peer.id.to_string())),
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// The old replicas of a table that a vnode has to be taken in from.
+    fn old_holders(
+        &self,
+        layout: &Layout,
+        vnode: VnodeId,
+        table: ReplicationFactor,
+    ) -> Vec<Arc<Peer>> {
+        let mut holders = layout.present_holders(VnodeId { table, ..vnode });
+        let is_me = |peer: &Arc<Peer>| Arc::ptr_eq(peer, layout.this());
+        if table == vnode.table {
+            holders.retain(|peer| !is_me(peer));
+        } else if table > vnode.table
+            && holders.iter().any(is_me)
+            && self.instruments.has(PlantedBug::ShrinkWithoutTakeIn)
+        {
+            holders.retain(is_me);
+        }
+        holders
+    }
+
+    async fn keep_taken(
+        &self,
+        layout: &Layout,
+        vnode: VnodeId,
+        taken: TakenIn,
+    ) -> anyhow::Result<()> {
+        // What was taken in has to be on disk before that is.
+        let synced = self.store.sync().await;
+        synced.inspect_err(|_| self.disk.suspect())?;
+        self.refuse_stale(&layout.stamp)?;
+        let mut batch = Batch::default();
+        put(&mut batch, vnode, &taken);
+        let kept = self.store.commit(batch, Syncing::Always).await;
+        kept.inspect_err(|_| self.disk.suspect())?;
+        self.take_ins.set(vnode, taken);
+        Ok(())
+    }
+
+    /// Copies all records of an old replica.
+    async fn take_pages(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        vnode: VnodeId,
+        table: ReplicationFactor,
+        peer: &Arc<Peer>,
+    ) -> anyhow::Result<()> {
+        let source = VnodeId { table, ..vnode };
+        let mut pace = Pace::new(self, self.settings.streaming.max_bytes_per_second);
+        let mut after: Option<KeyPath> = None;
+        loop {
+            let to = Some(vnode.table);
+            let request = Request::Page { vnode: source, after, max_bytes: PAGE_BYTES, to };
+            let Answer::Page(page) = self.ask_holder(layout, peer, request).await? else {
+                return Err(PeerFailure::WrongAnswer.into());
+            };
+            if table == vnode.table {
+                self.vnodes.take_purge(vnode, page.purge, page.purge, &*self.store).await?;
+            }
+            let purge = page.purge;
+            let records: Vec<(KeyPath, Carried)> = page
+                .records
+                .into_iter()
+                .map(|(path, record)| (path, Carried { record, purge }))
+                .collect();
+            let bytes = bytes_of(&records);
+            self.take_records(layout, vnode, records, peer).await?;
+            pace.rest(bytes).await;
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Fetches whatever an old replica has and this node has not, or has otherwise.
+    async fn pass_over(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        vnode: VnodeId,
+        table: ReplicationFactor,
+        peer: &Arc<Peer>,
+    ) -> anyhow::Result<()> {
+        let source = VnodeId { table, ..vnode };
+        let mut pace = Pace::new(self, self.settings.streaming.max_bytes_per_second);
+        let mut after: Option<KeyPath> = None;
+        loop {
+            let request = Request::Digests { vnode: source, to: vnode.table, after };
+            let Answer::Digests(page) = self.ask_holder(layout, peer, request).await? else {
+                return Err(PeerFailure::WrongAnswer.into());
+            };
+            if table == vnode.table {
+                self.vnodes.take_purge(vnode, page.purge, page.promised, &*self.store).await?;
+            }
+            let listed = page.entries.len() as u64 * 32;
+            let missing = self.lacking(vnode, page.entries).await?;
+            let bytes = self.fetch(layout, source, vnode, missing, peer).await?;
+            pace.rest(bytes + listed).await;
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        let mut after: Option<KeyPath> = None;
+        loop {
+            let request = Request::Husks { vnode: source, to: vnode.table, after };
+            let Answer::Page(page) = self.ask_holder(layout, peer, request).await? else {
+                return Err(PeerFailure::WrongAnswer.into());
+            };
+            let purge = page.purge;
+            let husks = page.records.into_iter();
+            let husks = husks.map(|(path, record)| (path, Carried { record, purge })).collect();
+            self.take_records(layout, vnode, husks, peer).await?;
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn fetch(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        source: VnodeId,
+        vnode: VnodeId,
+        mut missing: Vec<KeyPath>,
+        peer: &Arc<Peer>,
+    ) -> anyhow::Result<u64> {
+        let mut bytes = 0;
+        while !missing.is_empty() {
+            let request = Request::Fetch { vnode: source, paths: missing.clone() };
+            let Answer::Fetched { records } = self.ask_holder(layout, peer, request).await? else {
+                return Err(PeerFailure::WrongAnswer.into());
+            };
+            if records.is_empty() {
+                return Err(PeerFailure::WrongAnswer.into());
+            }
+            let rest = missing.split_off(records.len().min(missing.len()));
+            let records = missing.into_iter().zip(records);
+            let records: Vec<(KeyPath, Carried)> =
+                records.filter_map(|(path, record)| Some((path, record?))).collect();
+            bytes += bytes_of(&records);
+            self.take_records(layout, vnode, records, peer).await?;
+            missing = rest;
+        }
+        Ok(bytes)
+    }
+
+    /// Merges what was taken from a peer; all of it, or it fails.
+    async fn take_records(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        vnode: VnodeId,
+        records: Vec<(KeyPath, Carried)>,
+        peer: &Arc<Peer>,
+    ) -> anyhow::Result<()> {
+        self.take_ins.moved(bytes_of(&records));
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let merged = self.merge_all(&layout.stamp, vnode, records, &peer.id, deadline).await;
+        for (_, merged) in merged {
+            match merged {
+                // Nothing can be taken from what is no record.
+                Err(Refusal::Malformed) => self.metrics.alarm("malformed-record"),
+                merged => drop(merged?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks an old replica, which may be this node itself.
+    async fn ask_holder(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        peer: &Arc<Peer>,
+        request: Request,
+    ) -> Result<Answer, PeerFailure> {
+        if Arc::ptr_eq(peer, layout.this()) {
+            return self.answer_taker(request).await.map_err(PeerFailure::Refused);
+        }
+        let phase = self.phase();
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {
+                Err(PeerFailure::Refused(Refusal::NotServing))
+            }
+            answer = self.call(&layout.stamp, peer, request, deadline, None) => answer,
+        }
+    }
+
+    /// Whether nothing of a vnode is stored here.
+    pub(super) async fn is_empty(&self, vnode: VnodeId) -> anyhow::Result<bool> {
+        let range = crate::storage::schema::vnode_range(vnode);
+        let one = ScanLimit { entries: 1, bytes: 1 };
+        Ok(self.store.scan(Space::Records, range, one).await?.entries.is_empty())
+    }
+
+    /// How far this node is with what the present state asks of it.
+    pub(super) async fn progress(self: &Arc<Self>) -> Progress {
+        let layout = self.layout().expect("only a serving node is asked");
+        let jobs = self.jobs(&layout);
+        let begun = layout.state.transition.as_ref().map(|transition| transition.begun);
+        let phase = layout.state.transition.as_ref().map(|transition| transition.phase);
+        let mut waiting_for = self.take_ins.failures();
+        let mut done = 0;
+        let mut all = true;
+        for job in &jobs {
+            let taken = self.take_ins.get(job.vnode, begun.expect("jobs are of a transition"));
+            let is_done = match phase {
+                Some(TransitionPhase::Switch) => {
+                    let open = self.open_passes(&layout, job, &taken);
+                    let names = open.iter().filter(|peer| !peer.is_up());
+                    waiting_for.extend(names.map(|peer| peer.id.to_string()));
+                    open.is_empty() && !self.vnodes.is_incomplete(job.vnode)
+                }
+                _ => taken.has_bulk,
+            };
+            done += u32::from(is_done);
+            all &= is_done;
+        }
+        let has_dropped = self.has_let_go(&layout);
+        Progress {
+            has_bulk: all,
+            has_passed: phase == Some(TransitionPhase::Switch) && all,
+            has_dropped,
+            has_hints: self.keeps_hints().await,
+            vnodes_total: jobs.len() as u32,
+            vnodes_done: done,
+            bytes: self.take_ins.bytes.load(Ordering::Relaxed),
+            bytes_per_second: self.take_ins.rate(),
+            waiting_for: waiting_for.into_iter().collect(),
+        }
+    }
+
+    fn open_passes(&self, layout: &Layout, job: &Job, taken: &TakenIn) -> Vec<Arc<Peer>> {
+        if self.instruments.has(PlantedBug::FinishWithoutAllPasses) {
+            return Vec::new();
+        }
+        let holders = job.from.iter().flat_map(|table| {
+            let holders = self.old_holders(layout, job.vnode, *table).into_iter();
+            holders.map(|peer| (*table, peer))
+        });
+        let is_open = |(table, peer): &(ReplicationFactor, Arc<Peer>)| {
+            !taken.passed.contains(&Passed {
+                table: *table,
+                node: peer.id.clone(),
+                incarnation: peer.incarnation,
+            })
+        };
+        holders.filter(is_open).map(|(_, peer)| peer).collect()
+    }
+
+    /// The keys of a list that a vnode lacks here, or has otherwise.
+    pub(super) async fn lacking(
+        self: &Arc<Self>,
+        vnode: VnodeId,
+        entries: Vec<(KeyPath, u64)>,
+    ) -> Result<Vec<KeyPath>, crate::storage::ReadError> {
+        let mut looked = futures_util::stream::iter(entries)
+            .map(|(path, digest)| async move {
+                let held = self.stored_digest(vnode, &path).await?;
+                Ok::<_, crate::storage::ReadError>((held != Some(digest)).then_some(path))
+            })
+            .buffered(64);
+        let mut lacking = Vec::new();
+        while let Some(path) = looked.next().await {
+            lacking.extend(path?);
+        }
+        Ok(lacking)
+    }
+}
+
+fn bytes_of(records: &[(KeyPath, Carried)]) -> u64 {
+    records.iter().map(|(_, carried)| carried.record.len() as u64).sum()
+}

@@ -1,0 +1,222 @@
+//! A ring that changes: joining, leaving, replacing, buckets of their own n, lost majorities.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::world::{World, address, id, path};
+use crate::node::Phase;
+use crate::node::operation::{
+    BucketChange, ChangeRequest, JoinRequest, RecoverRequest, TopologyError,
+};
+use crate::types::{Bucket, KeyPath, Level};
+
+fn keys(count: usize) -> Vec<KeyPath> {
+    (0..count).map(|i| path("b", &format!("key-{i}"))).collect()
+}
+
+fn join(i: usize) -> ChangeRequest {
+    let peer = Some(address(i).to_string());
+    let join = vec![JoinRequest { id: id(i), peer, zone: None, weight: None }];
+    ChangeRequest { join, ..ChangeRequest::default() }
+}
+
+async fn write_all(world: &World, through: usize, keys: &[KeyPath], value: &str) {
+    for key in keys {
+        world.put(through, key, value).ok().await;
+    }
+}
+
+/// Each node reads each key, at quorum.
+async fn assert_read_everywhere(world: &World, nodes: &[usize], keys: &[KeyPath], value: &str) {
+    for through in nodes {
+        for key in keys {
+            assert_eq!(world.values(*through, key).await, [value], "{key:?} through {through}");
+        }
+    }
+}
+
+/// What each replica of each key holds is the same.
+fn assert_converged(world: &World, keys: &[KeyPath], n: usize) {
+    for key in keys {
+        let (vnode, replicas) = world.member(1).node.place_of(key).expect("it serves");
+        assert_eq!((replicas.len(), vnode.table.get() as usize >= n), (n, true), "{key:?}");
+        let holders =
+            replicas.iter().map(|id| id.as_str()["node-".len()..].parse().expect("named"));
+        let held: Vec<_> = holders.map(|i: usize| world.stored(i, key)).collect();
+        assert!(held[0].is_some() && held.iter().all(|other| *other == held[0]), "{key:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fourth_node_joins_under_load_and_leaves_again() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    let keys = keys(200);
+    write_all(&world, 1, &keys, "before").await;
+    world.start_candidate(4, false).await;
+    world.settle().await;
+    assert!(!world.serves(4), "a candidate until applied");
+    let shown = world.member(2).node.cluster_view().expect("it serves");
+    let roles: Vec<_> = shown.nodes.iter().map(|node| (node.id.clone(), node.role)).collect();
+    assert_eq!(roles[3], (id(4), crate::node::view::NodeRole::Candidate), "{roles:?}");
+    world.change(1, join(4)).await.expect("it fits");
+    let mut round = 0;
+    while world.state(1).layout_version.get() == 1 {
+        round += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let waits = || world.member(1).node.cluster_view().expect("it serves").transition;
+        assert!(round < 200, "it ends: {:?}", waits());
+        for (i, key) in keys.iter().enumerate().skip(round % 7).step_by(7) {
+            let value = format!("during-{round}");
+            world.put(1 + (i + round) % 3, key, &value).ok().await;
+            assert_eq!(world.values(1 + i % 3, key).await, [value], "{key:?} in round {round}");
+        }
+    }
+    world.settled(60).await;
+    write_all(&world, 2, &keys, "after").await;
+    world.settle().await;
+    assert_read_everywhere(&world, &[1, 2, 3, 4], &keys, "after").await;
+    assert_converged(&world, &keys, 3);
+    let held: usize = (1..5).map(|i| world.count(i, crate::storage::Space::Records)).sum();
+    assert_eq!(held, 600, "what was held before is dropped");
+    let leave = ChangeRequest { leave: [id(1)].into(), ..ChangeRequest::default() };
+    world.change(4, leave).await.expect("it fits");
+    world.settled(60).await;
+    assert_read_everywhere(&world, &[2, 3, 4], &keys, "after").await;
+    let phase = world.member(1).node.phase().borrow().clone();
+    assert!(matches!(phase, Phase::Refusing(_)), "who has left serves nothing: {phase:?}");
+    assert_eq!(world.count(1, crate::storage::Space::Records), 0);
+    world.assert_trees_are_right().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_node_grows_to_three_that_apply_for_themselves() {
+    let mut world = World::new(1).started().await;
+    let keys = keys(50);
+    write_all(&world, 1, &keys, "v").await;
+    world.start_candidate(2, true).await;
+    world.start_candidate(3, true).await;
+    world.within(60, "both are in", |world| world.state(1).nodes.len() == 3).await;
+    world.settled(60).await;
+    assert_read_everywhere(&world, &[1, 2, 3], &keys, "v").await;
+    assert_converged(&world, &keys, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_node_is_replaced_by_another_and_a_wiped_one_by_itself() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    let keys = keys(100);
+    write_all(&world, 1, &keys, "v").await;
+    world.start_candidate(4, false).await;
+    world.settle().await;
+    let replace = ChangeRequest {
+        replace: [(id(3), id(4))].into(),
+        dead: [id(3)].into(),
+        ..ChangeRequest::default()
+    };
+    let alive = world.change(1, replace.clone()).await;
+    assert!(matches!(alive, Err(TopologyError::Alive(_))), "{alive:?}");
+    world.crash(3);
+    world.settle().await;
+    write_all(&world, 1, &keys, "w").await;
+    world.change(1, replace).await.expect("it is dead");
+    world.settled(60).await;
+    assert_read_everywhere(&world, &[1, 2, 4], &keys, "w").await;
+    world.crash(4);
+    world.wipe(4);
+    world.start_candidate(4, true).await;
+    world.within(60, "it is in again", |world| world.serves(4)).await;
+    world.settled(60).await;
+    world.settle().await;
+    assert_converged(&world, &keys, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_returns_to_the_old_sets() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    let keys = keys(100);
+    write_all(&world, 1, &keys, "v").await;
+    world.start_candidate(4, false).await;
+    world.settle().await;
+    world.change(1, join(4)).await.expect("it fits");
+    // It can't take anything in: the transition waits.
+    for i in 1..4 {
+        let slow = Duration::from_secs(30);
+        world.network.delay(&address(4), &address(i), slow..=slow);
+    }
+    let second =
+        world.change(2, ChangeRequest { leave: [id(2)].into(), ..Default::default() }).await;
+    assert!(matches!(second, Err(TopologyError::Running(_))), "{second:?}");
+    write_all(&world, 1, &keys, "w").await;
+    let before = world.state(1).epoch;
+    world.member(2).node.abort().await.expect("one runs");
+    assert!(matches!(world.member(2).node.abort().await, Err(TopologyError::NoTransition)));
+    world.network.heal_all();
+    world.within(30, "all know", |w| (1..4).all(|i| w.state(i).epoch > before)).await;
+    assert_eq!(world.state(1).layout_version.get(), 1);
+    assert_read_everywhere(&world, &[1, 2, 3], &keys, "w").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_gets_an_n_of_its_own_and_loses_it_again() {
+    let mut world = World::new(5).started().await;
+    world.settle().await;
+    let keys: Vec<KeyPath> = (0..60).map(|i| path("wide", &format!("k{i}"))).collect();
+    let others = keys_of("b", 60);
+    write_all(&world, 1, &keys, "v").await;
+    write_all(&world, 1, &others, "v").await;
+    let bucket = Bucket::new("wide").expect("valid");
+    for n in [5, 1, 3] {
+        let change = BucketChange { n: Some(n), ..BucketChange::default() };
+        let node = &world.member(2).node;
+        let (view, moves) =
+            node.change_bucket(bucket.clone(), Some(change)).await.expect("it fits");
+        assert_eq!((view.n, moves), (n, true));
+        let value = format!("n{n}");
+        write_all(&world, 3, &keys, &value).await;
+        world.settled(60).await;
+        world.settle().await;
+        assert_read_everywhere(&world, &[1, 2, 3, 4, 5], &keys, &value).await;
+        assert_converged(&world, &keys, n as usize);
+        assert_converged(&world, &others, 3);
+        let held: usize = (1..6).map(|i| world.count(i, crate::storage::Space::Records)).sum();
+        assert_eq!(held, 60 * n as usize + 60 * 3);
+        world.assert_trees_are_right().await;
+    }
+    world.crash(5);
+}
+
+fn keys_of(bucket: &str, count: usize) -> Vec<KeyPath> {
+    (0..count).map(|i| path(bucket, &format!("key-{i}"))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_goes_on_without_a_majority_that_is_lost() {
+    let mut world = World::new(5).started().await;
+    world.settle().await;
+    let keys = keys(40);
+    for key in &keys {
+        world.put(1, key, "v").level(Level::All).ok().await;
+    }
+    let survivors: BTreeSet<_> = [id(1), id(2)].into();
+    let lost: BTreeSet<_> = [id(3), id(4), id(5)].into();
+    let request = RecoverRequest { survivors, lost };
+    let early = world.member(1).node.recover(request.clone()).await;
+    assert!(matches!(early, Err(TopologyError::Alive(_))), "{early:?}");
+    for i in 3..6 {
+        world.crash(i);
+    }
+    world.settle().await;
+    let stuck =
+        world.change(1, ChangeRequest { leave: [id(5)].into(), ..Default::default() }).await;
+    assert!(matches!(stuck, Err(TopologyError::NoMajority(_))), "{stuck:?}");
+    world.member(1).node.recover(request).await.expect("a majority is gone");
+    world.within(30, "both serve", |w| w.serves(1) && w.serves(2)).await;
+    let drop_lost = ChangeRequest { accept_loss: true, ..ChangeRequest::default() };
+    world.change(2, drop_lost).await.expect("the lost are sent away");
+    world.settled(60).await;
+    assert_eq!(world.state(2).nodes.len(), 2);
+    world.put(1, &keys[0], "after").ok().await;
+}
