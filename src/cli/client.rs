@@ -111,6 +111,19 @@ impl Client {
         response.json().await.context("the node's answer is no JSON")
     }
 
+    /// Sends JSON and fetches JSON; an error of the node is ours.
+    pub(super) async fn post_json(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> anyhow::Result<serde_json::Value> {
+        let response = self.send(self.request(Method::POST, path)?.json(body)).await?;
+        if !response.status().is_success() {
+            return Err(problem(response).await);
+        }
+        response.json().await.context("the node's answer is no JSON")
+    }
+
     fn unanswered(&self, error: &reqwest::Error) -> anyhow::Error {
         let node = self.base.as_str().trim_end_matches('/');
         if error.is_connect() {

@@ -31,6 +31,10 @@ fn commands_of_the_contract_parse() {
         "cluster status --json",
         "cluster ring --n 3",
         "cluster explain b k",
+        "cluster plan --join a=h:1 --join b --leave c --replace d=e --dead d --weight f=2.5 --zone f=z",
+        "cluster apply --leave a --accept-loss --yes --wait",
+        "cluster abort",
+        "cluster recover --survivors a,b --lost c --yes",
         "check-config f",
     ] {
         let words: Vec<&str> = words.split_whitespace().collect();
@@ -48,7 +52,7 @@ fn wrong_use_ends_with_2() {
         "put b k v --consistency most",
         "dev --nodes 0",
         "dev --base-port 70000",
-        "cluster plan",
+        "cluster recover",
     ] {
         let words: Vec<&str> = words.split_whitespace().collect();
         let error = parse(&words).expect_err("wrong use");

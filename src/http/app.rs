@@ -215,13 +215,15 @@ impl App {
             Endpoint::Explain(form) => cluster::explain(self, call, (rest, form)).await,
             Endpoint::Buckets => buckets::list(self, call),
             Endpoint::Bucket if *method == Method::PUT || *method == Method::DELETE => {
-                buckets::change(call, body, rest).await
+                buckets::change(self, call, body, rest).await
             }
             Endpoint::Bucket => buckets::show(self, call, rest),
             Endpoint::Cluster => cluster::show(self, call),
             Endpoint::Ring => cluster::ring(self, call),
-            Endpoint::Plan | Endpoint::Apply => cluster::change(call, body).await,
-            Endpoint::Abort => ops::not_implemented(call),
+            Endpoint::Plan => cluster::plan(self, call, body).await,
+            Endpoint::Apply => cluster::apply(self, call, body).await,
+            Endpoint::Abort => cluster::abort(self, call).await,
+            Endpoint::Recover => cluster::recover(self, call, body).await,
             Endpoint::Repair if call.head.method == Method::POST => {
                 cluster::begin_repair(self, call).await
             }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use http::Method;
+use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::answer::{self, Answer};
 use super::app::{App, Call};
 use super::body::RequestBody;
 use super::error::Failure;
-use super::{json, ops, query, target};
+use super::{json, query, target};
+use crate::node::operation::BucketChange;
 use crate::node::view::BucketView;
 
 #[derive(Serialize)]
@@ -38,19 +39,28 @@ pub fn show(app: &App, call: &Call<'_>, name: &str) -> Result<Answer, Failure> {
     Ok(answer::json(&app.service.bucket(&bucket)))
 }
 
-/// `PUT` and `DELETE /v1/buckets/{bucket}`.
+/// `PUT` and `DELETE /v1/buckets/{bucket}`: what the bucket has then; 202 if its data has to move
+/// for that.
 ///
 /// # Errors
-/// `invalid-bucket`, `unsupported-media-type`, `value-too-large`, `not-implemented`.
+/// `invalid-bucket`, `unsupported-media-type`, `value-too-large`, `invalid-request`,
+/// `invalid-parameter`, `transition-running`.
 pub async fn change(
+    app: &App,
     call: &Call<'_>,
     body: &mut RequestBody,
     name: &str,
 ) -> Result<Answer, Failure> {
-    target::bucket(name)?;
+    let bucket = target::bucket(name)?;
     query::none(call.head.uri.query())?;
-    if call.head.method == Method::PUT {
-        json::read(call, body).await?;
+    let change: Option<BucketChange> = match call.head.method == Method::PUT {
+        true => Some(json::parse(call, body).await?),
+        false => None,
+    };
+    let (view, moves) = app.service.change_bucket(bucket, change).await?;
+    let mut answer = answer::json(&view);
+    if moves {
+        *answer.status_mut() = StatusCode::ACCEPTED;
     }
-    Err(ops::later("changing a bucket's properties over HTTP"))
+    Ok(answer)
 }

@@ -72,19 +72,63 @@ pub async fn begin_repair(app: &App, call: &Call<'_>) -> Result<Answer, Failure>
         }
     };
     let released = app.service.begin_repair(accept_loss).await?;
-    let mut answer = answer::json(&Begun { released });
-    *answer.status_mut() = StatusCode::ACCEPTED;
-    Ok(answer)
+    Ok(accepted(&Begun { released }))
 }
 
-/// `POST /v1/cluster/plan` and `/v1/cluster/apply`.
+/// `POST /v1/cluster/plan`.
 ///
 /// # Errors
-/// `unsupported-media-type`, `value-too-large`, `not-implemented`.
-pub async fn change(call: &Call<'_>, body: &mut RequestBody) -> Result<Answer, Failure> {
+/// `unsupported-media-type`, `value-too-large`, `invalid-request`, and those of a change.
+pub async fn plan(app: &App, call: &Call<'_>, body: &mut RequestBody) -> Result<Answer, Failure> {
     query::none(call.head.uri.query())?;
-    json::read(call, body).await?;
-    Err(super::ops::later("changing the layout of a formed cluster"))
+    let request = json::parse(call, body).await?;
+    Ok(answer::json(&app.service.plan(request).await?))
+}
+
+/// `POST /v1/cluster/apply`.
+///
+/// # Errors
+/// `unsupported-media-type`, `value-too-large`, `invalid-request`, and those of a change.
+pub async fn apply(app: &App, call: &Call<'_>, body: &mut RequestBody) -> Result<Answer, Failure> {
+    query::none(call.head.uri.query())?;
+    let request = json::parse(call, body).await?;
+    Ok(accepted(&app.service.apply(request).await?))
+}
+
+/// What a call without anything to tell answers.
+#[derive(Serialize)]
+struct Accepted {}
+
+/// `POST /v1/cluster/abort`.
+///
+/// # Errors
+/// `no-transition`, and those of a change.
+pub async fn abort(app: &App, call: &Call<'_>) -> Result<Answer, Failure> {
+    query::none(call.head.uri.query())?;
+    app.service.abort().await?;
+    Ok(accepted(&Accepted {}))
+}
+
+/// `POST /v1/cluster/recover`.
+///
+/// # Errors
+/// `unsupported-media-type`, `value-too-large`, `invalid-request`, `node-alive`, and those of a
+/// change.
+pub async fn recover(
+    app: &App,
+    call: &Call<'_>,
+    body: &mut RequestBody,
+) -> Result<Answer, Failure> {
+    query::none(call.head.uri.query())?;
+    let request = json::parse(call, body).await?;
+    app.service.recover(request).await?;
+    Ok(accepted(&Accepted {}))
+}
+
+fn accepted(body: &impl Serialize) -> Answer {
+    let mut answer = answer::json(body);
+    *answer.status_mut() = StatusCode::ACCEPTED;
+    answer
 }
 
 /// `GET /v1/explain/{bucket}/{key}?timeout=`.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
+use serde::de::DeserializeOwned;
 
 use super::app::Call;
 use super::body::RequestBody;
@@ -22,4 +23,19 @@ pub async fn read(call: &Call<'_>, body: &mut RequestBody) -> Result<Bytes, Fail
         return Err(Failure::new(Code::UnsupportedMediaType, detail));
     }
     body.read(MAX_JSON_BYTES).await
+}
+
+/// Reads the body of a call as what it should be.
+///
+/// # Errors
+/// Those of [`read`]; `invalid-request` with where it is wrong.
+pub async fn parse<T: DeserializeOwned>(
+    call: &Call<'_>,
+    body: &mut RequestBody,
+) -> Result<T, Failure> {
+    let bytes = read(call, body).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let detail = format!("the body is not what this call takes: {error}; see /openapi.json");
+        Failure::new(Code::InvalidRequest, detail)
+    })
 }

@@ -56,18 +56,3 @@ pub fn error_page(call: &Call<'_>, name: &str) -> Result<Answer, Failure> {
     query::none(call.head.uri.query())?;
     error::error_page(name)
 }
-
-/// `POST /v1/cluster/abort`.
-///
-/// # Errors
-/// `not-implemented`.
-pub fn not_implemented(call: &Call<'_>) -> Result<Answer, Failure> {
-    query::none(call.head.uri.query())?;
-    Err(later("this call"))
-}
-
-/// A part of the API that this version can't do.
-pub fn later(what: &str) -> Failure {
-    let detail = format!("this version can't do it: {what}; use a newer one");
-    Failure::new(Code::NotImplemented, detail)
-}

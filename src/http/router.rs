@@ -29,6 +29,8 @@ pub enum Endpoint {
     Apply,
     /// The end of a transition.
     Abort,
+    /// `POST /v1/cluster/recover`
+    Recover,
     /// Anti-entropy.
     Repair,
     /// Whether the process works.
@@ -62,7 +64,7 @@ const READ: &str = "GET, HEAD";
 const KEY: &str = "GET, HEAD, PUT, DELETE";
 
 /// All routes. A template that ends in a parameter takes all of the rest of the path.
-pub static ROUTES: [Route; 17] = [
+pub static ROUTES: [Route; 18] = [
     route("/v1/kv/{bucket}/{key}", Endpoint::Kv(KeyForm::Raw), KEY),
     route("/v1/kv64/{bucket}/{key}", Endpoint::Kv(KeyForm::Base64), KEY),
     route("/v1/explain/{bucket}/{key}", Endpoint::Explain(KeyForm::Raw), READ),
@@ -74,6 +76,7 @@ pub static ROUTES: [Route; 17] = [
     route("/v1/cluster/plan", Endpoint::Plan, "POST"),
     route("/v1/cluster/apply", Endpoint::Apply, "POST"),
     route("/v1/cluster/abort", Endpoint::Abort, "POST"),
+    route("/v1/cluster/recover", Endpoint::Recover, "POST"),
     route("/v1/repair", Endpoint::Repair, "GET, HEAD, POST"),
     route("/healthz", Endpoint::Health, READ),
     route("/readyz", Endpoint::Readiness, READ),

@@ -3,6 +3,7 @@
 use serde_json::json;
 use starling::http::error::ABOUT;
 use starling::http::router::ROUTES;
+use starling::node::operation::TopologyError;
 
 use crate::node::Server;
 
@@ -64,26 +65,78 @@ async fn cluster_ring_explain_and_buckets_are_json() {
 }
 
 #[tokio::test]
-async fn what_comes_later_is_501_after_the_request_is_checked() {
+async fn changes_of_the_layout_take_json_and_are_checked_first() {
     let server = Server::start().await;
     let mut client = server.client().await;
     let json = [("Content-Type", "application/json; charset=utf-8")];
-    for (method, target) in
-        [("POST", "/v1/cluster/plan"), ("POST", "/v1/cluster/apply"), ("PUT", "/v1/buckets/b")]
-    {
-        let reply = client.ask_with((method, target), &json, "{}").await;
-        assert_eq!((reply.status, reply.problem().as_str()), (501, "not-implemented"));
+    for (method, target) in [
+        ("POST", "/v1/cluster/plan"),
+        ("POST", "/v1/cluster/apply"),
+        ("POST", "/v1/cluster/recover"),
+        ("PUT", "/v1/buckets/b"),
+    ] {
         for other in [&[][..], &[("Content-Type", "text/plain")]] {
             let reply = client.ask_with((method, target), other, "{}").await;
             assert_eq!((reply.status, reply.problem().as_str()), (415, "unsupported-media-type"));
+        }
+        for wrong in ["", "5", "{\"nonsense\": 1}", "{\"leave\": 5}"] {
+            let reply = client.ask_with((method, target), &json, wrong).await;
+            assert_eq!((reply.status, reply.problem().as_str()), (400, "invalid-request"));
         }
         let mut large = server.client().await;
         let reply = large.ask_with((method, target), &json, vec![b' '; 1_048_577]).await;
         assert_eq!((reply.status, reply.problem().as_str()), (413, "value-too-large"));
     }
-    for (method, target) in [("POST", "/v1/cluster/abort"), ("DELETE", "/v1/buckets/b")] {
-        let reply = client.ask(method, target, &[]).await;
-        assert_eq!((reply.status, reply.problem().as_str()), (501, "not-implemented"));
+}
+
+#[tokio::test]
+async fn a_change_is_planned_applied_aborted_and_refused() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let json = [("Content-Type", "application/json")];
+    let body = r#"{"join": [{"id": "d", "peer": "127.0.0.1:9", "zone": "z", "weight": 2.5}],
+        "leave": ["a"], "replace": {"b": "c"}, "dead": ["b"], "weight": {"c": 0.5},
+        "zone": {"c": "y"}, "accept_loss": true, "epoch": 7}"#;
+    let reply = client.ask_with(("POST", "/v1/cluster/plan"), &json, body).await;
+    assert_eq!((reply.status, &reply.json()["balance"]["before"]), (200, &json!(1.25)));
+    let reply = client.ask_with(("POST", "/v1/cluster/apply"), &json, "{}").await;
+    assert_eq!((reply.status, &reply.json()["eta_seconds"]), (202, &json!(9)));
+    {
+        let changes = server.script.changes.lock().expect("no panic");
+        assert_eq!((changes[0].epoch, changes[0].join[0].id.as_str()), (Some(7), "d"));
+        assert_eq!(changes[1], Default::default());
+    }
+    assert_eq!(client.ask("POST", "/v1/cluster/abort", &[]).await.status, 202);
+    let named = r#"{"survivors": ["a"], "lost": ["b"]}"#;
+    let reply = client.ask_with(("POST", "/v1/cluster/recover"), &json, named).await;
+    assert_eq!(reply.status, 202);
+    for (error, status, code) in [
+        (TopologyError::Running("one runs".into()), 409, "transition-running"),
+        (TopologyError::NoTransition, 409, "no-transition"),
+        (TopologyError::EpochChanged, 409, "epoch-changed"),
+        (TopologyError::Alive("it answers".into()), 409, "node-alive"),
+        (TopologyError::Wrong("no such node".into()), 400, "invalid-parameter"),
+        (TopologyError::NoMajority("nobody answers".into()), 503, "unavailable"),
+    ] {
+        *server.script.refused_change.lock().expect("no panic") = Some(error);
+        let reply = client.ask_with(("POST", "/v1/cluster/apply"), &json, "{}").await;
+        assert_eq!((reply.status, reply.problem().as_str()), (status, code));
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_whose_data_moves_is_202() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let json = [("Content-Type", "application/json")];
+    for (body, status) in [(r#"{"n": 5}"#, 202), (r#"{"r": 2, "w": "all", "sloppy": true}"#, 200)] {
+        let reply = client.ask_with(("PUT", "/v1/buckets/b"), &json, body).await;
+        assert_eq!(reply.status, status);
+    }
+    assert_eq!(client.ask("DELETE", "/v1/buckets/b", &[]).await.status, 200);
+    for wrong in [r#"{"r": 0}"#, r#"{"w": "most"}"#, r#"{"resolve": "newest"}"#] {
+        let reply = client.ask_with(("PUT", "/v1/buckets/b"), &json, wrong).await;
+        assert_eq!((reply.status, reply.problem().as_str()), (400, "invalid-request"));
     }
 }
 

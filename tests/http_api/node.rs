@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use starling::http::{HttpLimits, Observer, listen, serve};
 use starling::node::operation::{
-    Acks, EtagSet, Get, GetAnswer, OperationError, Reached, ReplicaOutcome, ReplicaReport, Service,
-    Write, WriteAnswer,
+    Acks, BucketChange, ChangeRequest, EtagSet, Get, GetAnswer, OperationError, Reached,
+    RecoverRequest, ReplicaOutcome, ReplicaReport, Service, TopologyError, Write, WriteAnswer,
 };
 use starling::node::view::{
-    BucketView, ClusterView, ExplainReplica, ExplainVersion, ExplainView, HintsView, LevelView,
-    NodeRole, NodeState, NodeView, PairView, PartitionView, Readiness, RepairView, RingView,
+    BalanceView, BucketView, ClusterView, ExplainReplica, ExplainVersion, ExplainView, HintsView,
+    LevelView, NodeRole, NodeState, NodeView, PairView, PartitionView, PlanView, Readiness,
+    RepairView, RingView,
 };
 use starling::protocol::causality::{Content, Context, Dot, Resolve, Shown, Text, Value, Version};
 use starling::types::{ActorId, Bucket, Epoch, HlcStamp, KeyPath, NodeId, RequestId};
@@ -51,6 +52,9 @@ pub struct Script {
     ids: AtomicU64,
     pub open: AtomicI64,
     pub refused: AtomicU64,
+    pub changes: Mutex<Vec<ChangeRequest>>,
+    /// What the next change is refused with.
+    pub refused_change: Mutex<Option<TopologyError>>,
     pub finished: Mutex<Vec<(&'static str, String, String)>>,
 }
 
@@ -269,6 +273,38 @@ impl Service for Script {
 
     fn begin_repair(&self, accept_loss: bool) -> BoxFuture<'_, Result<u64, OperationError>> {
         Box::pin(std::future::ready(Ok(if accept_loss { 3 } else { 0 })))
+    }
+
+    fn plan(&self, request: ChangeRequest) -> BoxFuture<'_, Result<PlanView, TopologyError>> {
+        self.changes.lock().expect("no panic").push(request);
+        let refused = self.refused_change.lock().expect("no panic").take();
+        let balance = BalanceView { before: 1.25, after: 1.0 };
+        let (moves, violations) = (Vec::new(), vec!["4 nodes vote".into()]);
+        let view = PlanView { epoch: 7, moves, balance, violations, eta_seconds: 9 };
+        Box::pin(std::future::ready(refused.map_or(Ok(view), Err)))
+    }
+
+    fn apply(&self, request: ChangeRequest) -> BoxFuture<'_, Result<PlanView, TopologyError>> {
+        self.plan(request)
+    }
+
+    fn abort(&self) -> BoxFuture<'_, Result<(), TopologyError>> {
+        let refused = self.refused_change.lock().expect("no panic").take();
+        Box::pin(std::future::ready(refused.map_or(Ok(()), Err)))
+    }
+
+    fn recover(&self, _: RecoverRequest) -> BoxFuture<'_, Result<(), TopologyError>> {
+        self.abort()
+    }
+
+    fn change_bucket(
+        &self,
+        bucket: Bucket,
+        change: Option<BucketChange>,
+    ) -> BoxFuture<'_, Result<(BucketView, bool), TopologyError>> {
+        let n = change.and_then(|change| change.n).unwrap_or(3);
+        let view = BucketView { n, ..self.bucket(&bucket) };
+        Box::pin(std::future::ready(Ok((view, n != 3))))
     }
 
     fn buckets(&self) -> Vec<(Bucket, BucketView)> {

@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::answer::{self, Answer, Payload};
 use super::headers;
-use crate::node::operation::{Acks, EtagSet, OperationError, Reached, ReplicaReport};
+use crate::node::operation::{
+    Acks, EtagSet, OperationError, Reached, ReplicaReport, TopologyError,
+};
 use crate::types::{Epoch, RequestId};
 
 pub use codes::{ABOUT, About, Code};
@@ -200,6 +202,23 @@ impl From<OperationError> for Failure {
             }
             _ => failure,
         }
+    }
+}
+
+impl From<TopologyError> for Failure {
+    fn from(error: TopologyError) -> Self {
+        let code = match error {
+            TopologyError::NotServing(error) => return error.into(),
+            TopologyError::Running(_) => Code::TransitionRunning,
+            TopologyError::NoTransition => Code::NoTransition,
+            TopologyError::EpochChanged => Code::EpochChanged,
+            TopologyError::Alive(_) => Code::NodeAlive,
+            TopologyError::Wrong(_) => Code::InvalidParameter,
+            TopologyError::NoMajority(_) => Code::Unavailable,
+        };
+        let is_open = code == Code::Unavailable;
+        let failure = Self::new(code, error.to_string());
+        if is_open { failure.maybe_applied() } else { failure }
     }
 }
 

@@ -175,6 +175,13 @@ fn explain() -> Paths {
 }
 
 fn buckets() -> Paths {
+    let changed = || {
+        let mut responses = reply("What the bucket has now", "Bucket");
+        let moves = one_of(202, "Its data moves", "application/json", parts::schema("Bucket"));
+        let both = responses.as_object_mut().expect("responses by status");
+        both.extend(moves.as_object().expect("responses by status").clone());
+        responses
+    };
     let list = operation(
         "buckets",
         "getBuckets",
@@ -194,7 +201,7 @@ fn buckets() -> Paths {
         "putBucket",
         "Change a bucket's properties",
         parameters(&["Bucket", "RequestId"]),
-        with_errors(json!({}), &[400, 405, 408, 409, 413, 415, 429, 500, 501, 503]),
+        with_errors(changed(), &[400, 405, 408, 409, 413, 415, 429, 500, 503]),
     );
     put["requestBody"] = json_body("BucketChange");
     let delete = operation(
@@ -202,7 +209,7 @@ fn buckets() -> Paths {
         "deleteBucket",
         "Return a bucket to the defaults",
         parameters(&["Bucket", "RequestId"]),
-        with_errors(json!({}), &[400, 405, 409, 429, 500, 501, 503]),
+        with_errors(changed(), &[400, 405, 409, 429, 500, 503]),
     );
     one.insert("put".into(), put);
     one.insert("delete".into(), delete);
@@ -224,15 +231,16 @@ fn cluster() -> Paths {
         parameters(&["RingN", "RequestId"]),
         with_errors(reply("The table", "Ring"), &[400, 405, 429, 500, 503]),
     );
-    let change = |id: &str, summary: &str| {
-        let codes = [400, 405, 408, 409, 413, 415, 429, 500, 501, 503];
-        let responses = with_errors(json!({}), &codes);
+    let change = |id: &str, summary: &str, response: Value, body: &str| {
+        let codes = [400, 405, 408, 409, 413, 415, 429, 500, 503];
+        let responses = with_errors(response, &codes);
         let mut post = operation("cluster", id, summary, parameters(&["RequestId"]), responses);
-        post["requestBody"] = json_body("LayoutChange");
+        post["requestBody"] = json_body(body);
         json!({"post": post})
     };
+    let begun = |schema: &str| one_of(202, "Begun", "application/json", parts::schema(schema));
     let bare = |id: &str, summary: &str| {
-        let responses = with_errors(json!({}), &[400, 405, 409, 429, 500, 501, 503]);
+        let responses = with_errors(begun("Accepted"), &[400, 405, 409, 429, 500, 503]);
         operation("cluster", id, summary, parameters(&["RequestId"]), responses)
     };
     let mut repair = reading(operation(
@@ -255,9 +263,29 @@ fn cluster() -> Paths {
     vec![
         ("/v1/cluster".into(), reading(show).into()),
         ("/v1/cluster/ring".into(), reading(ring).into()),
-        ("/v1/cluster/plan".into(), change("planLayout", "What a change would do")),
-        ("/v1/cluster/apply".into(), change("applyLayout", "Change the layout")),
+        (
+            "/v1/cluster/plan".into(),
+            change(
+                "planLayout",
+                "What a change would do",
+                reply("What it would move", "Plan"),
+                "LayoutChange",
+            ),
+        ),
+        (
+            "/v1/cluster/apply".into(),
+            change("applyLayout", "Change the layout", begun("Plan"), "LayoutChange"),
+        ),
         ("/v1/cluster/abort".into(), abort),
+        (
+            "/v1/cluster/recover".into(),
+            change(
+                "recoverCluster",
+                "Go on without a majority that is lost for good; can lose acknowledged writes",
+                begun("Accepted"),
+                "Recovery",
+            ),
+        ),
         ("/v1/repair".into(), repair.into()),
     ]
 }

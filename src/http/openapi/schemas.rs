@@ -42,6 +42,9 @@ pub fn schemas() -> Value {
         ("Cluster", cluster()),
         ("Ring", ring()),
         ("LayoutChange", layout_change()),
+        ("Plan", plan()),
+        ("Recovery", recovery()),
+        ("Accepted", object(json!({}))),
         ("Repair", repair()),
         ("RepairBegun", object(json!({"released": number()}))),
         ("Status", object(json!({"status": text()}))),
@@ -183,15 +186,32 @@ fn ring() -> Value {
 }
 
 fn layout_change() -> Value {
-    let join = object(json!({
+    let mut join = optional(json!({
         "id": text(), "peer": text(), "zone": text(), "weight": {"type": "number"}
     }));
+    join["required"] = json!(["id"]);
     let by_node = |value: Value| json!({"type": "object", "additionalProperties": value});
     optional(json!({
         "join": list(join), "leave": list(text()), "replace": by_node(text()),
         "dead": list(text()), "weight": by_node(json!({"type": "number"})),
         "zone": by_node(text()), "accept_loss": {"type": "boolean"}, "epoch": number()
     }))
+}
+
+fn plan() -> Value {
+    let moves = object(json!({
+        "node": text(), "vnodes_in": number(), "vnodes_out": number(), "bytes_in": number(),
+        "bytes_out": number()
+    }));
+    let balance = object(json!({"before": {"type": "number"}, "after": {"type": "number"}}));
+    object(json!({
+        "epoch": number(), "moves": list(moves), "balance": balance, "violations": list(text()),
+        "eta_seconds": number()
+    }))
+}
+
+fn recovery() -> Value {
+    object(json!({"survivors": list(text()), "lost": list(text())}))
 }
 
 fn error_page() -> Value {
