@@ -168,7 +168,7 @@ impl Client {
             };
         }
         let context = node.cover_of(&answer.context, path);
-        Outcome::Read { shown, context, reach: reach(answer.reached.acks, step) }
+        Outcome::Read { shown, context, reach: self.reach(answer.reached.acks, step) }
     }
 
     async fn put(&mut self, step: &Step, with: With, conditions: Vec<Condition>) {
@@ -242,6 +242,17 @@ impl Client {
         retry
     }
 
+    /// How far an operation got.
+    fn reach(&self, acks: Acks, step: &Step) -> Reach {
+        let scenario = &self.world.scenario;
+        let may_resize = scenario.may_resize(scenario.keys[step.key].bucket);
+        // Where n may change, only levels that follow it are sure to meet.
+        let follows = matches!(step.level, Level::Quorum | Level::All);
+        let is_thin = scenario.may_lose_all_of(scenario.keys[step.key].bucket);
+        let is_strict = !step.sloppy && step.level != Level::Any && (follows || !may_resize);
+        Reach { required: acks.required, n: acks.n, is_strict: is_strict && !is_thin, is_thin }
+    }
+
     fn take_written(&mut self, step: &Step, sending: &Sending, answer: WriteAnswer) -> Outcome {
         let memory = self.memory.entry(step.key).or_default();
         let mut known = match &sending.claim {
@@ -256,7 +267,7 @@ impl Client {
         Outcome::Written {
             dot: answer.version,
             siblings: answer.siblings,
-            reach: reach(answer.acks, step),
+            reach: self.reach(answer.acks, step),
         }
     }
 
@@ -369,11 +380,6 @@ impl ToWrite {
         let Sending { content, conditions, .. } = sending;
         node.write(Write { path, content, seen, conditions, terms }).await
     }
-}
-
-fn reach(acks: Acks, step: &Step) -> Reach {
-    let is_strict = !step.sloppy && step.level != Level::Any;
-    Reach { required: acks.required, n: acks.n, is_strict }
 }
 
 fn shown_versions(shown: &Shown) -> Vec<(Dot, Option<ValueId>)> {

@@ -44,6 +44,9 @@ pub struct Arguments {
     /// Makes only these faults: numbers, with commas; an empty text for none.
     #[arg(long, value_name = "LIST", requires = "seed")]
     only_faults: Option<String>,
+    /// Has operators do only this: numbers, with commas; an empty text for nothing.
+    #[arg(long, value_name = "NUMBERS")]
+    only_actions: Option<String>,
     /// Takes only these steps: client.step, with commas.
     #[arg(long, value_name = "LIST", requires = "seed")]
     only_steps: Option<String>,
@@ -93,7 +96,9 @@ impl Arguments {
         let faults =
             self.only_faults.as_deref().map(|list| each(list, parse_number)).transpose()?;
         let steps = self.only_steps.as_deref().map(|list| each(list, parse_step)).transpose()?;
-        Ok(Options { only: Selection { faults, steps }, bug: self.bug, detail })
+        let actions =
+            self.only_actions.as_deref().map(|list| each(list, parse_number)).transpose()?;
+        Ok(Options { only: Selection { faults, steps, actions }, bug: self.bug, detail })
     }
 }
 
@@ -132,8 +137,10 @@ fn show_one(seed: u64, arguments: &Arguments) -> Result<bool, String> {
 fn describe(scenario: &Scenario) -> String {
     let faults = scenario.faults.iter().enumerate();
     let faults: Vec<String> = faults.map(|(i, fault)| format!("  {i:>2}  {fault}")).collect();
+    let actions = scenario.operators.iter().enumerate();
+    let actions: Vec<String> = actions.map(|(i, planned)| format!("  {i:>2}  {planned}")).collect();
     format!(
-        "seed {}: {} nodes, N={}, {} partitions, durability {:?}, {} clients, {} steps\n{:?}\nfaults:\n{}",
+        "seed {}: {} nodes, N={}, {} partitions, durability {:?}, {} clients, {} steps\n{:?}\nfaults:\n{}\noperators:\n{}",
         scenario.seed,
         scenario.nodes,
         scenario.replication_factor,
@@ -142,7 +149,8 @@ fn describe(scenario: &Scenario) -> String {
         scenario.clients.len(),
         scenario.operations(),
         scenario.weather,
-        faults.join("\n")
+        faults.join("\n"),
+        actions.join("\n")
     )
 }
 
@@ -177,6 +185,10 @@ fn report(seed: u64, outcome: &Outcome, only: &Selection) {
 fn command(seed: u64, only: &Selection) -> String {
     let mut command =
         format!("cargo run --release --features sim --bin starling-sim -- --seed {seed} --trace");
+    if let Some(actions) = &only.actions {
+        let actions: Vec<String> = actions.iter().map(usize::to_string).collect();
+        command.push_str(&format!(" --only-actions '{}'", actions.join(",")));
+    }
     if let Some(faults) = &only.faults {
         let faults: Vec<String> = faults.iter().map(usize::to_string).collect();
         command.push_str(&format!(" --only-faults '{}'", faults.join(",")));

@@ -64,7 +64,8 @@ impl Promises {
 
     /// Whether an acknowledgement of so many replicas outlives the faults.
     pub fn keep(&self, reach: Reach) -> bool {
-        self.is_durable && (!self.may_lose_a_disk || reach.required >= 2)
+        let outlives_a_disk = reach.required >= 2 && !reach.is_thin;
+        self.is_durable && (!self.may_lose_a_disk || outlives_a_disk)
     }
 
     /// Whether quorums see what was acknowledged.

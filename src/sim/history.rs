@@ -61,11 +61,16 @@ pub struct Reach {
     pub n: u8,
     /// Only replicas were counted, and no nodes in their place.
     pub is_strict: bool,
+    /// The key may come to have a single replica, while a disk may be lost.
+    pub is_thin: bool,
 }
 
 impl Reach {
     /// Whether two operations on one key must have met on a replica.
     pub fn meets(self, other: Self) -> bool {
+        if self.n != other.n {
+            return self.is_quorum() && other.is_quorum();
+        }
         self.is_strict && other.is_strict && self.required + other.required > self.n
     }
 

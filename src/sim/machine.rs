@@ -16,7 +16,8 @@ use crate::node::{
 use crate::peer::loopback::LoopbackNetwork;
 use crate::peer::{Handler, PeerAddress};
 use crate::protocol::causality::Dot;
-use crate::storage::{Batch, BoxFuture, Durability, MemoryStore, Store};
+use crate::storage::schema::MetaKey;
+use crate::storage::{Batch, BoxFuture, Durability, MemoryStore, Space, Store};
 use crate::telemetry::Metrics;
 use crate::types::{KeyPath, NodeId};
 
@@ -94,7 +95,7 @@ impl Handler for Inbox {
         }
     }
 
-    fn receive(&self, message: Bytes) {
+    fn receive(self: Arc<Self>, message: Bytes) {
         if let Some(node) = self.node.get() {
             let node = Arc::clone(node);
             // One message waits for a stopped process like another.
@@ -123,6 +124,8 @@ struct State {
     starts: u64,
     /// The next start takes everything in from the peers.
     is_to_rebuild: bool,
+    /// Who it was on the disk that was lost: for a planted bug.
+    lost_identity: Vec<(Bytes, Bytes)>,
     /// Why it can never serve again.
     retired: Option<String>,
 }
@@ -162,6 +165,7 @@ impl Machine {
             faults: DiskFaults::default(),
             starts: 0,
             is_to_rebuild: false,
+            lost_identity: Vec::new(),
             retired: None,
         };
         Self {
@@ -200,6 +204,13 @@ impl Machine {
     /// The next start takes everything in from the peers, in place of what was on the disk.
     pub fn rebuild_at_next_start(&self) {
         let mut state = self.lock();
+        let mut identity = state.disk.entries(Space::Meta);
+        identity.retain(|(key, _)| {
+            let key = MetaKey::from_bytes(key);
+            let names = [MetaKey::Format, MetaKey::Identity, MetaKey::Boot, MetaKey::ClusterState];
+            key.is_some_and(|key| names.contains(&key))
+        });
+        state.lost_identity = identity;
         state.disk = SimDisk::empty();
         state.is_to_rebuild = true;
     }
@@ -245,7 +256,20 @@ impl Machine {
         }
         state.starts += 1;
         let seed = common.seed ^ ((self.number as u64 + 1) << 32) ^ state.starts;
-        let rebuild = std::mem::take(&mut state.is_to_rebuild);
+        if common.bug == Some(PlantedBug::WipedNodeVotes) {
+            // It goes on as if its disk had not been lost.
+            for (key, value) in std::mem::take(&mut state.lost_identity) {
+                state.disk.damage(Space::Meta, key, value);
+            }
+        }
+        // Until it is in the cluster again.
+        let is_in_a_cluster = state
+            .disk
+            .entries(Space::Meta)
+            .iter()
+            .any(|(key, _)| MetaKey::from_bytes(key) == Some(MetaKey::ClusterState));
+        state.is_to_rebuild &= !is_in_a_cluster;
+        let rebuild = state.is_to_rebuild;
         let disk = std::mem::replace(&mut state.disk, SimDisk::empty());
         let disk = SimDisk::new(
             disk,
@@ -279,6 +303,7 @@ impl Machine {
                 on_untaken: Some(Arc::new(move |target, path, dot| {
                     on_untaken(number, target, path, dot);
                 })),
+                on_adopted: None,
             },
             has_lost_data: false,
             rebuild,

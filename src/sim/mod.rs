@@ -2,7 +2,7 @@
 //! clock, on one thread and in virtual time, with faults that come from the seed too.
 //!
 //! ```text
-//! seed ─▶ scenario ─▶ world: machines (process, disk, clock), network, clients, nemesis
+//! seed ─▶ scenario ─▶ world: machines (process, disk, clock), network, clients, nemesis, operators
 //!                       │ safety phase: faults and load; liveness phase: neither
 //!                       ▼
 //!                     evidence: what clients were told, what replicas minted and hold
@@ -26,6 +26,7 @@ mod log;
 mod machine;
 mod nemesis;
 mod observer;
+mod operators;
 mod phases;
 mod properties;
 mod run;

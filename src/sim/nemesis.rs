@@ -44,7 +44,7 @@ struct Making<'a> {
 impl Making<'_> {
     async fn begin_and_end(&mut self, fault: &Fault) {
         // A promise that is lost before all have formed leaves it to the operators to begin anew.
-        let has_formed = self.world.observer.formed() == self.world.scenario.nodes;
+        let has_formed = self.world.observer.formed() >= self.world.scenario.nodes;
         if fault.loses_data() && !has_formed {
             return;
         }
@@ -54,7 +54,7 @@ impl Making<'_> {
                 self.kill(&[node], ending).await;
             }
             Fault::PowerCutOfAll => {
-                let all: Vec<usize> = (0..self.world.scenario.nodes).collect();
+                let all: Vec<usize> = (0..self.world.machines.len()).collect();
                 self.kill(&all, Ending::PowerCut).await;
             }
             Fault::Stop { node } => self.stop(node).await,

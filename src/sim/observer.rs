@@ -8,8 +8,9 @@ use bytes::Bytes;
 use super::client::value_id;
 use super::history::ValueId;
 use crate::protocol::causality::{Context, Dot, Record};
+use crate::protocol::cluster::ClusterState;
 use crate::storage::schema::{MetaKey, parse_hint_key, parse_record_key};
-use crate::storage::{Batch, Change, Space};
+use crate::storage::{Batch, Change, Space, frame};
 use crate::types::{KeyPath, NodeId};
 
 /// A version that came to some disk.
@@ -33,6 +34,8 @@ pub struct Observer {
 struct State {
     versions: SeenVersions,
     states: BTreeMap<Bytes, usize>,
+    /// The latest of them.
+    latest: Option<ClusterState>,
     /// Who has persisted a state.
     formed: BTreeSet<usize>,
     batches: u64,
@@ -72,7 +75,7 @@ impl Observer {
                     if *key == MetaKey::ClusterState.to_bytes() =>
                 {
                     state.formed.insert(node);
-                    state.states.insert(value.clone(), node);
+                    state.persisted(node, value);
                 }
                 _ => {}
             }
@@ -87,6 +90,11 @@ impl Observer {
     /// Every cluster state that was persisted, with a node that did.
     pub fn states(&self) -> Vec<(Bytes, usize)> {
         self.lock().states.iter().map(|(state, node)| (state.clone(), *node)).collect()
+    }
+
+    /// The latest state that was persisted anywhere.
+    pub fn latest_state(&self) -> Option<ClusterState> {
+        self.lock().latest.clone()
     }
 
     /// How many machines have persisted a cluster state.
@@ -136,6 +144,18 @@ impl Observer {
 }
 
 impl State {
+    fn persisted(&mut self, node: usize, value: &Bytes) {
+        if self.states.insert(value.clone(), node).is_some() {
+            return;
+        }
+        let state: ClusterState =
+            frame::decode(value, u8::MAX).expect("nodes persist whole states");
+        let version = |state: &ClusterState| (state.recovery, state.epoch);
+        if self.latest.as_ref().is_none_or(|latest| version(latest) < version(&state)) {
+            self.latest = Some(state);
+        }
+    }
+
     fn hint(&mut self, node: usize, key: &Bytes) {
         let parsed = parse_hint_key(key).expect("nodes write keys of the schema");
         if let (Some(target), _, path) = parsed {

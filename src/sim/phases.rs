@@ -11,18 +11,21 @@ use super::disk::DiskFaults;
 use super::evidence::{KeyEvidence, Violation};
 use super::machine::Machine;
 use super::nemesis;
+use super::operators::{self, Helper};
 use super::scenario::{SAFETY_PHASE, Weather};
 use super::world::{World, node_id, node_number};
 use crate::node::operation::{Get, Service, Terms};
 use crate::node::{Node, Phase};
 use crate::protocol::causality::Record;
+use crate::protocol::cluster::Role;
 use crate::storage::schema::{parse_hint_key, parse_record_key, record_key};
 use crate::storage::{Cached, Space, Store};
 use crate::types::{KeyPath, Level, NodeId, RequestId, VnodeId};
 
 /// From the end of all faults until every node that can serve does, and knows all others as up. A
-/// node whose disk fails tries for 30 s before it gives up and is started again.
-const RECOVERED_WITHIN: Duration = Duration::from_secs(45);
+/// node whose disk fails tries for 30 s before it gives up and is started again; a transition ends or
+/// is given up, and a node whose disk was lost is replaced by itself.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(180);
 
 /// From then on until every vnode is complete, all hints are brought, and replicas are the same.
 const MENDED_WITHIN: Duration = Duration::from_secs(90);
@@ -48,7 +51,7 @@ const BOUNDED: &str = "P11 bounded";
 
 /// Plays a whole scenario; returns what was broken while it ran, and the last state of the keys.
 pub async fn play(world: &Arc<World>) -> (Vec<Violation>, Vec<KeyEvidence>) {
-    for number in 0..world.scenario.nodes {
+    for number in 0..world.machines.len() {
         let world = Arc::clone(world);
         tokio::spawn(async move { world.power_on(number).await });
     }
@@ -56,7 +59,9 @@ pub async fn play(world: &Arc<World>) -> (Vec<Violation>, Vec<KeyEvidence>) {
         .map(|number| tokio::spawn(Client::new(number, Arc::clone(world)).run()))
         .collect();
     let until = Instant::now() + SAFETY_PHASE;
+    let operators = tokio::spawn(operators::run(Arc::clone(world)));
     nemesis::run(Arc::clone(world)).await;
+    operators.await.expect("operators do not panic");
     tokio::time::sleep_until(until).await;
 
     let mut violations = Vec::new();
@@ -93,12 +98,15 @@ fn calm(world: &World) {
 /// Starts what is off, as operators do, and waits for all to serve.
 async fn recover(world: &Arc<World>, violations: &mut Vec<Violation>) {
     let deadline = Instant::now() + RECOVERED_WITHIN;
+    let mut helper = Helper::new();
     loop {
+        helper.look(world).await;
         for machine in world.in_service() {
             restart_if_needed(world, machine).await;
         }
         let waits_for: Vec<String> =
             world.in_service().filter_map(|machine| what_is_missing(world, machine)).collect();
+        let waits_for: Vec<String> = waits_for.into_iter().chain(what_changes(world)).collect();
         if waits_for.is_empty() {
             return;
         }
@@ -145,8 +153,31 @@ fn what_is_missing(world: &World, machine: &Machine) -> Option<String> {
         return Some(format!("the disk of {name} fails until it is started again"));
     }
     let down = node.peers_taken_for_down();
-    let wrongly = down.iter().find(|id| world.machines[node_number(id)].retired().is_none());
+    let wrongly = down.iter().find(|id| world.is_in_service(node_number(id)));
     wrongly.map(|id| format!("{name} takes {id} for down"))
+}
+
+/// What of the ring is still changing.
+fn what_changes(world: &World) -> Option<String> {
+    let state = world.observer.latest_state()?;
+    if let Some(transition) = &state.transition {
+        let view = serving(world).next().and_then(|(_, node)| node.cluster().ok()?.transition);
+        let waits_for = view.map(|view| view.waiting_for);
+        return Some(format!("the transition of epoch {} runs: {waits_for:?}", transition.begun));
+    }
+    if let Some(former) = state.former.first() {
+        return Some(format!("{} still holds what it held before", former.node));
+    }
+    let leaves = state.nodes.iter().find(|node| node.role == Role::Leaving);
+    if let Some(node) = leaves {
+        let running = world.machines[node_number(&node.id)].running();
+        let count = |space| running.as_ref().map(|r| r.disk.memory().entries(space).len());
+        let (records, hints) = (count(Space::Records), count(Space::Hints));
+        return Some(format!("{} still leaves: {records:?} records, {hints:?} hints", node.id));
+    }
+    let (late, _) = serving(world)
+        .find(|(_, node)| node.cluster_state().is_none_or(|known| known.epoch != state.epoch))?;
+    Some(format!("node-{} does not know epoch {}", late + 1, state.epoch))
 }
 
 /// Waits until the replicas have come together by their own means, and what was deleted is purged;
@@ -167,8 +198,33 @@ async fn converge(world: &Arc<World>, violations: &mut Vec<Violation>) {
     sleep(LONGEST_OPERATION).await;
     equal(world, violations);
     trees_are_right(world, violations).await;
+    // What an operator asked for in vain may be decided late: then all of it comes once more.
+    for _ in 0..3 {
+        let epoch = epoch(world);
+        let found = quiet(world).await;
+        if epoch == self::epoch(world) {
+            violations.extend(found);
+            break;
+        }
+        recover(world, violations).await;
+        if let Err(text) = settled(world).await {
+            return violations.push(Violation::new(CONVERGES, text));
+        }
+        sleep(LONGEST_OPERATION).await;
+    }
+    bounded(world, violations);
+}
+
+/// The latest epoch that was decided.
+fn epoch(world: &World) -> Option<u64> {
+    world.observer.latest_state().map(|state| state.epoch.get())
+}
+
+/// Whether nothing more is done when all is equal: reads of all replicas, and all that goes on by
+/// itself, have nothing to do.
+async fn quiet(world: &Arc<World>) -> Vec<Violation> {
+    let mut violations = Vec::new();
     let before = world.observer.batches();
-    // Reads of all replicas, and all that goes on by itself, have nothing to do.
     if let Err(text) = sweep(world).await {
         violations.push(Violation::new(QUIET, text));
     }
@@ -178,7 +234,7 @@ async fn converge(world: &Arc<World>, violations: &mut Vec<Violation>) {
         let text = format!("{written} batches were written when all was equal");
         violations.push(Violation::new(QUIET, text));
     }
-    bounded(world, violations);
+    violations
 }
 
 /// Waits until replicas are the same and what was deleted is gone; what is left, if that takes too
@@ -295,7 +351,7 @@ async fn trees_are_right(world: &World, violations: &mut Vec<Violation>) {
 
 /// Whether a node can serve.
 fn is_there(world: &World, id: &NodeId) -> bool {
-    world.machines[node_number(id)].retired().is_none()
+    world.is_in_service(node_number(id))
 }
 
 /// Where some replica is incomplete and can't be mended: one that it lacks is gone for good.
@@ -365,7 +421,7 @@ fn bounded(world: &World, violations: &mut Vec<Violation>) {
         }
     }
     // Each write adds an entry at most where its actor is new; actors change with starts.
-    let most = 40 * world.scenario.nodes;
+    let most = 40 * world.machines.len();
     for key in last_state(world) {
         let entries = key.finals.iter().map(|(_, record)| record.context().entries()).max();
         if entries.is_some_and(|entries| entries > most) {

@@ -2,6 +2,7 @@
 //! data, so that it can be printed, repeated and shrunk.
 
 mod faults;
+mod operators;
 mod workload;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 pub use self::faults::{Fault, PlannedFault, Weather};
+pub use self::operators::{Action, PlannedAction, RESIZED_BUCKET};
 pub use self::workload::{Call, ClientPlan, KeyKind, KeyPlan, Step, With};
 use crate::storage::Durability;
 
@@ -41,6 +43,12 @@ pub struct Scenario {
     pub clients: Vec<ClientPlan>,
     /// The faults, by time.
     pub faults: Vec<PlannedFault>,
+    /// Nodes keep no hints, and compare their replicas seldom.
+    pub is_lazy: bool,
+    /// How many nodes beyond those wait to be taken in.
+    pub spares: usize,
+    /// What operators do to the ring, by time.
+    pub operators: Vec<PlannedAction>,
     /// The one node, from 0 up, whose disk may lose what it had acknowledged.
     pub victim: usize,
 }
@@ -62,20 +70,32 @@ impl Scenario {
         };
         let victim = random.random_range(0..nodes);
         let gc_grace = Duration::from_secs(random.random_range(2..=12));
-        let clocks = (0..nodes).map(|_| faults::clock(&mut random)).collect();
+        let clocks: Vec<(i64, i64)> = (0..nodes).map(|_| faults::clock(&mut random)).collect();
         let (keys, clients) = workload::plan(&mut random, nodes, replication_factor);
+        let partitions = 16 << random.random_range(0..=2);
+        let weather = Weather::draw(&mut random);
+        let mut faults = faults::plan(&mut random, nodes, victim);
+        let (spares, operators) = operators::plan(&mut random, nodes);
+        let mut clocks = clocks;
+        clocks.extend((0..spares).map(|_| faults::clock(&mut random)));
+        faults.extend(faults::of_spares(&mut random, nodes, spares));
+        faults.sort_by_key(|planned| planned.at_ms);
+        let is_lazy = !operators.is_empty() && random.random_bool(0.4);
         Self {
             seed,
             nodes,
-            partitions: 16 << random.random_range(0..=2),
+            partitions,
             replication_factor,
             durability,
             gc_grace,
-            weather: Weather::draw(&mut random),
+            weather,
             clocks,
             keys,
             clients,
-            faults: faults::plan(&mut random, nodes, victim),
+            faults,
+            is_lazy,
+            spares,
+            operators,
             victim,
         }
     }
@@ -83,6 +103,24 @@ impl Scenario {
     /// Operations that the clients' scripts hold.
     pub fn operations(&self) -> usize {
         self.clients.iter().map(|client| client.steps.len()).sum()
+    }
+
+    /// How many machines there are.
+    pub fn machines(&self) -> usize {
+        self.nodes + self.spares
+    }
+
+    /// Whether the keys of a bucket may come to have more or fewer replicas.
+    pub fn may_resize(&self, bucket: &str) -> bool {
+        let resizes = |planned: &PlannedAction| matches!(planned.action, Action::Resize { .. });
+        let is_resized = bucket == RESIZED_BUCKET && self.operators.iter().any(resizes);
+        is_resized || (self.replication_factor > 3 && !self.operators.is_empty())
+    }
+
+    /// Whether the keys of a bucket may come to have one replica, on a disk that may be lost.
+    pub fn may_lose_all_of(&self, bucket: &str) -> bool {
+        let thins = |planned: &PlannedAction| planned.action == Action::Resize { n: 1 };
+        bucket == RESIZED_BUCKET && self.loses_data() && self.operators.iter().any(thins)
     }
 
     /// Whether a fault of the plan can make the victim lose what it had acknowledged.

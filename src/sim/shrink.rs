@@ -35,6 +35,8 @@ pub fn shrink(
         .flat_map(|(client, plan)| (0..plan.steps.len()).map(move |step| (client, step)));
     let faults: Vec<usize> = (0..scenario.faults.len()).collect();
     let faults = options.only.faults.clone().unwrap_or(faults);
+    let actions: Vec<usize> = (0..scenario.operators.len()).collect();
+    let actions = options.only.actions.clone().unwrap_or(actions);
     let steps = options.only.steps.clone().unwrap_or_else(|| steps.collect());
     let mut shrinking = Shrinking {
         scenario,
@@ -42,12 +44,13 @@ pub fn shrink(
         property,
         faults,
         steps,
+        actions,
         outcome: first,
         runs: 1,
         most_runs,
     };
     shrinking.shrink(on);
-    let only = Selection { faults: Some(shrinking.faults), steps: Some(shrinking.steps) };
+    let only = shrinking.selection();
     Some(Shrunk { only, outcome: shrinking.outcome, runs: shrinking.runs })
 }
 
@@ -57,6 +60,7 @@ struct Shrinking {
     property: &'static str,
     faults: Vec<usize>,
     steps: Vec<(usize, usize)>,
+    actions: Vec<usize>,
     outcome: Outcome,
     runs: usize,
     most_runs: usize,
@@ -68,14 +72,15 @@ impl Shrinking {
     fn shrink(&mut self, on: OnProgress<'_>) {
         let mut size = self.steps.len().max(self.faults.len()).div_ceil(2);
         while size > 0 && self.runs < self.most_runs {
-            let faults = self.without_parts(self.faults.clone(), size, |this, faults| {
-                this.still_fails(&faults, &this.steps.clone())
+            self.faults = self.without_parts(self.faults.clone(), size, |this, faults| {
+                this.still_fails(Selection { faults: Some(faults), ..this.selection() })
             });
-            self.faults = faults;
-            let steps = self.without_parts(self.steps.clone(), size, |this, steps| {
-                this.still_fails(&this.faults.clone(), &steps)
+            self.actions = self.without_parts(self.actions.clone(), size, |this, actions| {
+                this.still_fails(Selection { actions: Some(actions), ..this.selection() })
             });
-            self.steps = steps;
+            self.steps = self.without_parts(self.steps.clone(), size, |this, steps| {
+                this.still_fails(Selection { steps: Some(steps), ..this.selection() })
+            });
             on(self.faults.len(), self.steps.len());
             size /= 2;
         }
@@ -100,9 +105,17 @@ impl Shrinking {
         all
     }
 
-    fn still_fails(&mut self, faults: &[usize], steps: &[(usize, usize)]) -> bool {
+    /// What is left.
+    fn selection(&self) -> Selection {
+        Selection {
+            faults: Some(self.faults.clone()),
+            steps: Some(self.steps.clone()),
+            actions: Some(self.actions.clone()),
+        }
+    }
+
+    fn still_fails(&mut self, only: Selection) -> bool {
         self.runs += 1;
-        let only = Selection { faults: Some(faults.to_vec()), steps: Some(steps.to_vec()) };
         let options = Options { only, ..self.options.clone() };
         let outcome = run(self.scenario.clone(), &options);
         let fails = outcome.violations.iter().any(|broken| broken.property == self.property);

@@ -25,12 +25,19 @@ pub struct Selection {
     pub faults: Option<Vec<usize>>,
     /// Client and step.
     pub steps: Option<Vec<(usize, usize)>>,
+    /// The numbers of the operators' actions.
+    pub actions: Option<Vec<usize>>,
 }
 
 impl Selection {
     /// Whether this fault is made.
     pub fn has_fault(&self, fault: usize) -> bool {
         self.faults.as_ref().is_none_or(|faults| faults.contains(&fault))
+    }
+
+    /// Whether operators do this.
+    pub fn has_action(&self, action: usize) -> bool {
+        self.actions.as_ref().is_none_or(|actions| actions.contains(&action))
     }
 
     /// Whether this step is taken.
@@ -77,7 +84,7 @@ impl World {
             history: history.clone(),
             trace: trace.clone(),
             on_batch: watch_disks(&observer, &trace),
-            on_untaken: watch_hints(&observer),
+            on_untaken: watch_hints(&observer, scenario.is_lazy),
             bug,
             durability: scenario.durability,
             seed: scenario.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -143,11 +150,11 @@ impl World {
             let Err(error) = started else { return };
             self.common.trace.note(&machine.name, &format!("could not start: {error}"));
             match error {
-                StartError::Write(_) | StartError::Directory(_) => {
+                StartError::Write(_) | StartError::Directory(_) | StartError::Roles(_) => {
                     sleep(Duration::from_secs(1)).await;
                 }
                 // As operators do where a directory is lost or is not the one it was.
-                StartError::RolledBack { .. } | StartError::NobodyToRebuildFrom { .. } => {
+                StartError::RolledBack { .. } => {
                     machine.rebuild_at_next_start();
                     sleep(Duration::from_secs(1)).await;
                 }
@@ -156,15 +163,33 @@ impl World {
         }
     }
 
-    /// Those that can serve, whether they do or not.
+    /// Those that can serve, whether they do or not: the cluster's nodes.
     pub fn in_service(&self) -> impl Iterator<Item = &Arc<Machine>> {
-        self.machines.iter().filter(|machine| machine.retired().is_none())
+        let state = self.observer.latest_state();
+        let is_listed = move |number: usize| match &state {
+            Some(state) => {
+                let id = node_id(number);
+                state.nodes.iter().chain(state.joining()).any(|node| node.id == id)
+            }
+            None => number < self.scenario.nodes,
+        };
+        self.machines
+            .iter()
+            .filter(move |machine| machine.retired().is_none() && is_listed(machine.number))
+    }
+
+    /// Whether a machine is one of the cluster's nodes.
+    pub fn is_in_service(&self, number: usize) -> bool {
+        self.in_service().any(|machine| machine.number == number)
     }
 
     fn settings(&self, number: usize) -> Settings {
         let mut settings = self.template.clone();
         settings.id = node_id(number);
         settings.advertise_peer = address(number);
+        if number >= self.scenario.nodes {
+            settings.join = settings.initial_nodes.drain(..).map(|node| node.peer).collect();
+        }
         settings
     }
 }
@@ -202,6 +227,10 @@ fn settings(scenario: &Scenario) -> Settings {
     settings.repair.interval = Duration::from_secs(5);
     settings.repair.scrub_interval = Duration::from_secs(60);
     settings.hints.max_age = Duration::from_secs(10);
+    if scenario.is_lazy {
+        settings.repair.interval = Duration::from_secs(50);
+        settings.hints.max_bytes = 0;
+    }
     settings.initial_nodes = (0..scenario.nodes)
         .map(|number| InitialNode {
             id: node_id(number),
@@ -231,9 +260,13 @@ fn watch_network(network: &LoopbackNetwork, trace: &Trace) {
     }));
 }
 
-fn watch_hints(observer: &Arc<Observer>) -> KeptWitness {
+fn watch_hints(observer: &Arc<Observer>, keeps_none: bool) -> KeptWitness {
     let observer = Arc::clone(observer);
-    Arc::new(move |node, target, path, dot| observer.untaken(node, target, path, dot))
+    Arc::new(move |node, target, path, dot| {
+        if !keeps_none {
+            observer.untaken(node, target, path, dot);
+        }
+    })
 }
 
 fn watch_disks(observer: &Arc<Observer>, trace: &Trace) -> MachineWitness {

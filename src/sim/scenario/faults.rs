@@ -256,6 +256,28 @@ pub(super) fn plan(random: &mut StdRng, nodes: usize, victim: usize) -> Vec<Plan
     faults
 }
 
+/// Faults of the nodes that join later.
+pub(super) fn of_spares(random: &mut StdRng, nodes: usize, spares: usize) -> Vec<PlannedFault> {
+    let end = SAFETY_PHASE.as_millis() as u64;
+    let count = if spares == 0 { 0 } else { random.random_range(0..=4) };
+    let mut faults = Vec::new();
+    for _ in 0..count {
+        let node = nodes + random.random_range(0..spares);
+        let at_ms = random.random_range(4_000..end - 2_000);
+        let for_ms = random.random_range(200..8_000).min(end - at_ms);
+        let fault = match random.random_range(0..8) {
+            0 | 1 => Fault::Kill { node, power: false },
+            2 | 3 => Fault::Kill { node, power: true },
+            4 => Fault::Stop { node },
+            5 => Fault::Pause { node },
+            6 => Fault::Isolate { node },
+            _ => Fault::DiskErrors { node, wedges: random.random_bool(0.3) },
+        };
+        faults.push(PlannedFault { at_ms, for_ms, fault });
+    }
+    faults
+}
+
 fn draw(random: &mut StdRng, nodes: usize, victim: usize, may_lose_data: bool) -> Fault {
     let node = random.random_range(0..nodes);
     let (from, to) = (node, (node + random.random_range(1..nodes)) % nodes);
