@@ -21,7 +21,10 @@ Usage: scripts/cluster.sh COMMAND
   pause I     stop node I with SIGSTOP: it is there, but says nothing
   resume I    let node I go on
   restart I   start node I again; stops it first if it runs
-  wipe I      take node I its disk: it starts empty, and the others don't know it any more
+  wipe I      take node I its disk: it starts empty, and asks to take its own place again
+  add         start one node more, and take it in
+  remove I    send node I away: it gives its data to the others and stops
+  replace I   give node I's place to a new node; if node I does not run, it is given up as dead
 
 Environment: CLUSTER_BASE_PORT (7070; node I has HTTP port base+10*(I-1), peer port one more),
 CLUSTER_DIR (.starling/cluster in the clone), CLUSTER_BINARY (the release build).
@@ -59,18 +62,27 @@ check_node() {
     [[ $1 -le $(count) ]] || die "there is no node $1; there are $(count) (see: $0 up)"
 }
 
+# Node I as one of N founders; or, with "join", as one that comes later.
 write_settings() {
-    local i="$1" n="$2" j dir
+    local i="$1" n="$2" how="${3:-}" j dir
     dir="$(node_dir "$i")"
     mkdir -p "$dir/data"
     {
         printf 'id = "node-%s"\nhttp = "127.0.0.1:%s"\n' "$i" "$(http_port "$i")"
         printf 'peer = "127.0.0.1:%s"\ndata_dir = "%s/data"\n' "$(peer_port "$i")" "$dir"
-        printf 'initial_nodes = [\n'
-        for ((j = 1; j <= n; j++)); do
-            printf '  { id = "node-%s", peer = "127.0.0.1:%s" },\n' "$j" "$(peer_port "$j")"
-        done
-        printf ']\n'
+        if [[ "$how" == join ]]; then
+            printf 'join = ['
+            for ((j = 1; j <= n; j++)); do
+                [[ "$j" == "$i" || ! -d "$(node_dir "$j")" ]] || printf '"127.0.0.1:%s", ' "$(peer_port "$j")"
+            done
+            printf ']\n'
+        else
+            printf 'initial_nodes = [\n'
+            for ((j = 1; j <= n; j++)); do
+                printf '  { id = "node-%s", peer = "127.0.0.1:%s" },\n' "$j" "$(peer_port "$j")"
+            done
+            printf ']\n'
+        fi
     } >"$dir/starling.toml"
 }
 
@@ -203,6 +215,77 @@ cmd_restart() {
     say "node-$1 is ready: $(url "$1")"
 }
 
+# Prints the number of a node that serves, other than I.
+ready_other_than() {
+    local i
+    for ((i = 1; i <= $(count); i++)); do
+        [[ "$i" == "${1:-}" ]] && continue
+        if fetch -o /dev/null --max-time 2 "$(url "$i")/readyz" 2>/dev/null; then
+            printf '%s' "$i"
+            return
+        fi
+    done
+    die "no other node is ready"
+}
+
+# Applies a change through node I once the candidate that it needs has shown itself.
+apply_through() {
+    local through="$1" tenths
+    shift
+    for ((tenths = 0; tenths < READY_SECONDS * 10; tenths++)); do
+        if "$BINARY" cluster plan --node "$(url "$through")" "$@" >/dev/null 2>&1; then
+            "$BINARY" cluster apply --yes --wait --node "$(url "$through")" "$@"
+            return
+        fi
+        sleep 0.1
+    done
+    "$BINARY" cluster plan --node "$(url "$through")" "$@"
+    die "it could not be applied within $READY_SECONDS s"
+}
+
+# Starts a node more, which waits to be taken in; prints its number.
+start_candidate() {
+    local i
+    i=$(($(count) + 1))
+    printf '%s\n' "$i" >"$DIR/nodes"
+    write_settings "$i" "$i" join
+    start "$i"
+    printf '%s' "$i"
+}
+
+cmd_add() {
+    local i through
+    [[ "$(count)" -gt 0 ]] || die "there is no cluster in $DIR; make one with: $0 up"
+    find_binary
+    through="$(ready_other_than)"
+    i="$(start_candidate)"
+    apply_through "$through" --join "node-$i=127.0.0.1:$(peer_port "$i")"
+    wait_ready "$i"
+    say "node-$i is in the cluster: $(url "$i")"
+}
+
+cmd_remove() {
+    local through
+    find_binary
+    through="$(ready_other_than "$1")"
+    "$BINARY" cluster apply --yes --wait --node "$(url "$through")" --leave "node-$1"
+    stop "$1"
+    say "node-$1 has left; its folder is $(node_dir "$1")"
+}
+
+cmd_replace() {
+    local through i dead=()
+    find_binary
+    through="$(ready_other_than "$1")"
+    running_pid "$1" >/dev/null || dead=(--dead "node-$1")
+    i="$(start_candidate)"
+    apply_through "$through" --join "node-$i=127.0.0.1:$(peer_port "$i")" \
+        --replace "node-$1=node-$i" "${dead[@]}"
+    stop "$1"
+    wait_ready "$i"
+    say "node-$i has the place of node-$1: $(url "$i")"
+}
+
 cmd_wipe() {
     local dir
     dir="$(node_dir "$1")"
@@ -212,7 +295,8 @@ cmd_wipe() {
     mkdir "$dir/data"
     start "$1"
     say "node-$1 starts with an empty disk. To the others it is a stranger under a known name: it must"
-    say "not serve, as it lacks what it once acknowledged, and asks to be replaced."
+    say "not serve, as it lacks what it once acknowledged, and asks to take its own place:"
+    say "  $BINARY cluster apply --replace node-$1=node-$1 --yes --node $(url "$(ready_other_than "$1")")"
     sleep 2
     say "The end of its log: $(tail -n 1 "$dir/log")"
 }
@@ -224,7 +308,8 @@ main() {
         up) cmd_up "$@" ;;
         down) cmd_down ;;
         status) cmd_status ;;
-        kill | pause | resume | restart | wipe)
+        add) cmd_add ;;
+        kill | pause | resume | restart | wipe | remove | replace)
             check_node "${1:-}"
             "cmd_$command" "$1"
             ;;
