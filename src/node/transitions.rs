@@ -201,7 +201,8 @@ impl Node {
         let of = |id: &NodeId| progress.get(id).and_then(Option::as_ref);
         if let Some(transition) = &state.transition {
             let all = |is_done: fn(&Progress) -> bool| {
-                transition.nodes.iter().all(|node| of(&node.id).is_some_and(is_done))
+                let mut takers = transition.nodes.iter().filter(|node| state.takes_in(node));
+                takers.all(|node| of(&node.id).is_some_and(is_done))
             };
             return match transition.phase {
                 TransitionPhase::Prepare => {

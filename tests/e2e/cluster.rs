@@ -84,6 +84,67 @@ impl Cluster {
         fs::write(node.settings(), text + further).expect("settings are written");
     }
 
+    /// Starts one node more, which waits to be taken in; its index.
+    pub fn add_candidate(&mut self) -> usize {
+        let i = self.nodes.len();
+        let join: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| format!("{:?}", node.peer.address().to_string()))
+            .collect();
+        self.nodes.push(Node::new(i + 1, self.folder.path()));
+        let node = &self.nodes[i];
+        let text = format!(
+            "id = {:?}\nhttp = \"{}\"\npeer = \"{}\"\ndata_dir = {:?}\njoin = [{}]\n\
+             storage.block_cache_bytes = \"8MiB\"\nstorage.memtable_bytes = \"8MiB\"\n",
+            node.id,
+            node.http.address(),
+            node.peer.address(),
+            node.data_dir(),
+            join.join(", "),
+        );
+        fs::write(node.settings(), text).expect("settings are written");
+        self.launch(i);
+        i
+    }
+
+    /// As a change of the layout names a node that joins.
+    pub fn joiner(&self, i: usize) -> Value {
+        let node = &self.nodes[i];
+        serde_json::json!({"id": node.id, "peer": node.peer.address().to_string()})
+    }
+
+    /// Begins a change of the layout through node i, as soon as its candidates have shown themselves.
+    pub async fn apply(&self, i: usize, change: Value) {
+        let apply = Request::new("POST", "/v1/cluster/apply")
+            .header("Content-Type", "application/json")
+            .body(change.to_string());
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let answer = self.ask(i, apply.clone()).await;
+            if answer.status == 202 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{change} is refused: {}", answer.text());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Waits until node i knows of no transition, and of nobody who leaves.
+    pub async fn wait_settled(&self, i: usize) {
+        eventually("the transition ends", 2 * READY_WITHIN, || async {
+            let Ok(answer) = ask(self.http(i), &Request::get("/v1/cluster")).await else {
+                return false;
+            };
+            let cluster = answer.json();
+            let nodes = cluster["nodes"].as_array().cloned().unwrap_or_default();
+            answer.status == 200
+                && cluster["transition"].is_null()
+                && nodes.iter().all(|node| node["role"] == "member")
+        })
+        .await;
+    }
+
     /// A place for other files of the test.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -18,6 +18,7 @@ mod directories;
 mod disk_space;
 mod failures;
 mod garbage;
+mod growing;
 mod hang_ups;
 mod mending;
 mod parameters;

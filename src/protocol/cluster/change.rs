@@ -489,6 +489,24 @@ impl ClusterState {
         brought
     }
 
+    /// Whether the running transition asks a node of its new sets to take something in: the others are
+    /// not waited for (rule 13).
+    pub fn takes_in(&self, node: &ClusterNode) -> bool {
+        let Some(transition) = &self.transition else { return false };
+        let stays = self.node(&node.id).is_some_and(|now| now.incarnation == node.incarnation);
+        let comes: BTreeSet<ReplicationFactor> =
+            self.moved_buckets_now().iter().map(|bucket| self.next_factor_of(bucket)).collect();
+        transition.tables.iter().any(|table| {
+            let present = self.table(table.factor());
+            table.vnodes_of(&node.id).any(|partition| {
+                let holds = stays && present.is_some_and(|old| old.contains(partition, &node.id));
+                let size = |table: &Table| table.replica_count(partition);
+                let shrinks = present.is_some_and(|old| size(table) < size(old));
+                !holds || shrinks || comes.contains(&table.factor())
+            })
+        })
+    }
+
     /// The buckets that go to another table in the running transition.
     pub fn moved_buckets_now(&self) -> Vec<Bucket> {
         let Some(transition) = &self.transition else { return Vec::new() };

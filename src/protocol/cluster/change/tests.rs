@@ -78,6 +78,16 @@ fn a_node_joins_and_leaves_again() {
 }
 
 #[test]
+fn only_those_that_take_something_in_are_waited_for() {
+    let five = state(&["a", "b", "c", "d", "e"]);
+    let replace = Change { replace: [(id("b"), joiner("x", 9))].into(), ..Change::default() };
+    let begun = five.begun(&replace).expect("fits");
+    let after = &begun.transition.as_ref().expect("it runs").nodes;
+    let takers = after.iter().filter(|node| begun.takes_in(node)).map(|node| &node.id);
+    assert!(takers.eq([&id("x")]), "nothing moves but to it");
+}
+
+#[test]
 fn an_aborted_change_leaves_the_old_sets() {
     let three = state(&["a", "b", "c"]);
     let change =
