@@ -16,6 +16,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -38,6 +39,9 @@ use crate::storage::schema::{
 };
 use crate::storage::{Batch, CommitError, KeyRange, ReadError, ScanLimit, Space, Syncing};
 use crate::types::{Bucket, Epoch, PartitionCount, VnodeId};
+
+/// How soon work of an epoch that could not be ended is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// How much is read at once of what an earlier layout may have left.
 const LEFT_OVER: ScanLimit = ScanLimit { entries: 4_096, bytes: 4 << 20 };
@@ -209,6 +213,35 @@ impl Node {
             let deadline = Instant::now() + super::greeting::GREET_TIMEOUT;
             if !node.is_past(&at) && *node.phase.borrow() == Phase::Serving {
                 node.learn_from(&address, deadline).await;
+            }
+        });
+    }
+
+    /// Does something in each epoch, again and again while it says that there is more to do, until
+    /// the node stops.
+    pub(super) fn spawn_in_each_epoch<F>(self: &Arc<Self>, work: fn(Arc<Self>) -> F)
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let node = Arc::clone(self);
+        self.tasks.spawn_untracked(async move {
+            let phase = node.phase();
+            let epochs = node.epochs.present.clone();
+            loop {
+                let seen = *epochs.borrow();
+                let has_more = node.tasks.track(work(Arc::clone(&node))).await;
+                let changed = epochs.wait_for(|epoch| *epoch != seen);
+                let wait = async {
+                    match has_more {
+                        true => drop(tokio::time::timeout(AGAIN_AFTER, changed).await),
+                        false => changed.await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    _ = phase.wait_for(|phase| phase.is_over()) => return,
+                    () = wait => {}
+                }
             }
         });
     }

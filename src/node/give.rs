@@ -25,9 +25,6 @@ use crate::storage::schema::{
 use crate::storage::{Batch, KeyRange, ReadError, ScanLimit, Space, Syncing};
 use crate::types::{Bucket, KeyPath, PurgeNumber, ReplicationFactor, VnodeId};
 
-/// How often it is tried again to let go of what could not be.
-const RETRY_EVERY: Duration = Duration::from_millis(500);
-
 /// How long one request may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -197,31 +194,11 @@ impl Node {
 
     /// Lets go of what this node held before, until it stops.
     pub(super) fn spawn_letting_go(self: &Arc<Self>) {
-        let node = Arc::clone(self);
-        self.tasks.spawn_untracked(async move {
-            let phase = node.phase();
-            let epochs = node.epochs.present.clone();
-            loop {
-                let seen = *epochs.borrow();
-                let open = node.tasks.track(node.let_go_of_all()).await;
-                let changed = epochs.wait_for(|epoch| *epoch != seen);
-                let wait = async {
-                    match open {
-                        true => drop(tokio::time::timeout(RETRY_EVERY, changed).await),
-                        false => changed.await,
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    _ = phase.wait_for(|phase| phase.is_over()) => return,
-                    () = wait => {}
-                }
-            }
-        });
+        self.spawn_in_each_epoch(Self::let_go_of_all);
     }
 
     /// Lets go of what can be; whether something is left.
-    async fn let_go_of_all(self: &Arc<Self>) -> bool {
+    async fn let_go_of_all(self: Arc<Self>) -> bool {
         let layout = self.layout().expect("only a serving node lets go");
         if self.is_slow_to_let_go() {
             return true;

@@ -314,8 +314,6 @@ impl Node {
         from: &NodeId,
         deadline: Instant,
     ) -> Result<Option<Carried>, Refusal> {
-        let Carried { record: stored, purge } = carried;
-        let incoming = Record::from_stored_bytes(stored.clone()).map_err(|_| Refusal::Malformed)?;
         let too_early = match self.instruments.has(PlantedBug::MergeOutsideTheLock) {
             true => self.load(place, Record::from_stored_bytes).await.ok().flatten(),
             false => None,
@@ -329,32 +327,17 @@ impl Node {
         let guard = guard.map_err(|_| Refusal::TooLate)?;
         self.admit(at, &guard)?;
         self.refuse_writes()?;
-        self.refuse_misplaced(place)?;
-        self.meet_number_of(place, purge).await?;
-        let (stored_here, imprint) = self.record_to_change(place, &guard).await?;
-        let mut record = too_early.unwrap_or(stored_here);
-        self.observe(&incoming, from);
-        if self.look_for_lost_history(place, &record, incoming.context()) {
-            self.mark_incomplete(place.vnode).await?;
-        }
-        let is_absent = record.is_absent();
-        let merge = self.merge_records(&mut record, &incoming);
-        self.alarm_about(place, &merge);
-        let purge = self.vnodes.purge_number(place.vnode);
-        let differs = !is_absent && record != incoming;
-        if !merge.changed {
-            return Ok(differs.then(|| Carried { record: record.to_stored_bytes(), purge }));
-        }
-        let bytes = if differs { record.to_stored_bytes() } else { stored };
+        let merged = self.merge_into(place, carried, from, (&guard, too_early)).await?;
+        let (differing, Some((record, change))) = merged else { return Ok(merged.0) };
         let write = RecordChange {
-            record: bytes.clone(),
-            change: Change { before: imprint, after: Imprint::of(&record) },
+            record,
+            change,
             carries: Carries::OthersDots,
             beside: HintsOfBatch::default(),
         };
         let committed = self.commit(place, write, guard)?.await;
         committed.map_err(|_| Refusal::StoreFailed)?;
-        Ok(differs.then_some(Carried { record: bytes, purge }))
+        Ok(differing)
     }
 
     /// Refuses a key that does not belong to a vnode, now or after the running transition.
@@ -449,7 +432,7 @@ impl Node {
                 merged.push((place.path, Err(Refusal::TooLate)));
                 continue;
             }
-            match self.merge_into(&place, carried, from, &guard).await {
+            match self.merge_into(&place, carried, from, (&guard, None)).await {
                 Ok((differing, change)) => {
                     if let Some((record, change)) = change {
                         batch.put(Space::Records, place.key.clone(), record);
@@ -480,13 +463,14 @@ impl Node {
         place: &Place,
         carried: Carried,
         from: &NodeId,
-        held: &KeyGuard,
+        (held, too_early): (&KeyGuard, Option<Record>),
     ) -> Result<(Option<Carried>, Option<(Bytes, Change)>), Refusal> {
         let Carried { record: stored, purge } = carried;
         let incoming = Record::from_stored_bytes(stored.clone()).map_err(|_| Refusal::Malformed)?;
         self.refuse_misplaced(place)?;
         self.meet_number_of(place, purge).await?;
-        let (mut record, imprint) = self.record_to_change(place, held).await?;
+        let (stored_here, imprint) = self.record_to_change(place, held).await?;
+        let mut record = too_early.unwrap_or(stored_here);
         self.observe(&incoming, from);
         if self.look_for_lost_history(place, &record, incoming.context()) {
             self.mark_incomplete(place.vnode).await?;

@@ -35,9 +35,6 @@ use crate::types::{DataIncarnation, Epoch, KeyPath, NodeId, ReplicationFactor, V
 /// The format of a [`TakenIn`].
 const FORMAT: u8 = 1;
 
-/// How often it is tried again to take in what could not be.
-const RETRY_EVERY: Duration = Duration::from_millis(500);
-
 /// How long one request may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -186,36 +183,16 @@ struct Job {
 impl Node {
     /// Takes in what transitions bring here, until the node stops.
     pub(super) fn spawn_taking_in(self: &Arc<Self>) {
-        let node = Arc::clone(self);
-        self.tasks.spawn_untracked(async move {
-            let phase = node.phase();
-            let epochs = node.epochs.present.clone();
-            loop {
-                let seen = *epochs.borrow();
-                let open = node.tasks.track(node.take_in_all()).await;
-                let changed = epochs.wait_for(|epoch| *epoch != seen);
-                let wait = async {
-                    match open {
-                        true => drop(tokio::time::timeout(RETRY_EVERY, changed).await),
-                        false => changed.await,
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    _ = phase.wait_for(|phase| phase.is_over()) => return,
-                    () = wait => {}
-                }
-            }
-        });
+        self.spawn_in_each_epoch(Self::take_in_all);
     }
 
     /// Takes in what can be; whether there is more to do in this epoch.
-    async fn take_in_all(self: &Arc<Self>) -> bool {
+    async fn take_in_all(self: Arc<Self>) -> bool {
         let layout = self.layout().expect("only a serving node takes in");
         let jobs = self.jobs(&layout);
         let mut open = false;
         let mut left = jobs.as_slice();
-        let mut pace = Pace::new(self, 0);
+        let mut pace = Pace::new(&self, 0);
         while !left.is_empty() {
             if self.phase.borrow().is_over() || self.is_past(&layout.stamp) {
                 return true;
