@@ -66,7 +66,8 @@ impl Node {
                 let names: Vec<String> = addresses.iter().map(ToString::to_string).collect();
                 why = format!("none of {} answers", names.join(", "));
             }
-            tokio::time::sleep(SHOW_EVERY).await;
+            // What is told is taken up at once: writes wait for this node.
+            drop(tokio::time::timeout(SHOW_EVERY, self.epochs.is_offered.notified()).await);
         }
     }
 

@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::calls::Outgoing;
@@ -55,6 +56,8 @@ pub(super) struct Epochs {
     pub(super) acceptor: tokio::sync::Mutex<Option<Acceptor>>,
     /// A state that was told to a node which is in no layout yet.
     offered: Mutex<Option<ClusterState>>,
+    /// Such a state was told.
+    pub(super) is_offered: Notify,
     /// The present one.
     pub(super) present: Watched<Epoch>,
 }
@@ -80,6 +83,7 @@ impl Epochs {
             adopting: tokio::sync::Mutex::default(),
             acceptor: tokio::sync::Mutex::default(),
             offered: Mutex::default(),
+            is_offered: Notify::new(),
             present: Watched::new(epoch),
         }
     }
@@ -94,6 +98,7 @@ impl Epochs {
         let version = |state: &ClusterState| (state.recovery, state.epoch);
         if offered.as_ref().is_none_or(|known| version(known) < version(&state)) {
             *offered = Some(state);
+            self.is_offered.notify_one();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -24,6 +25,9 @@ use crate::protocol::operation::{
 use crate::protocol::quorum::{Put, PutProgress, ReplicaIndex};
 use crate::storage::BoxFuture;
 use crate::types::NodeId;
+
+/// How soon a replica that has just been taken in is asked again.
+const NEW_REPLICA_AFTER: Duration = Duration::from_millis(20);
 
 /// Who has the write now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,16 +295,25 @@ impl<'a> Replication<'a> {
         let (at, table) = (self.set.at, self.set.vnode_at(replica).table);
         let (mut record, dot) = (self.minted.stored.clone(), self.minted.dot);
         let (deadline, request_id) = (self.job.deadline, self.job.request_id.clone());
+        let is_new = replica.0 >= self.set.n();
         Box::pin(async move {
+            let is_in_time = || Instant::now() + NEW_REPLICA_AFTER < deadline;
             loop {
                 let path = place.path.clone();
-                let request = Request::Merge { path, table, record, answers: false };
+                let record_to_send = record.clone();
+                let request =
+                    Request::Merge { path, table, record: record_to_send, answers: false };
                 let answer =
                     node.call(&at, &peer, request, deadline, Some(request_id.clone())).await;
                 let number = match answer {
                     Ok(Answer::Merged(_)) => return (replica, Ok(Sending::Taken)),
                     Ok(_) => return (replica, Err(PeerFailure::WrongAnswer)),
                     Err(PeerFailure::Refused(Refusal::StalePurge(number))) => number,
+                    // It has just been taken in, and comes to serve in a moment.
+                    Err(failure) if is_new && is_not_there_yet(&failure) && is_in_time() => {
+                        tokio::time::sleep(NEW_REPLICA_AFTER).await;
+                        continue;
+                    }
                     Err(failure) => return (replica, Err(failure)),
                 };
                 // Purged meanwhile: what is read again holds the write, or what replaced it; unless
@@ -395,6 +408,15 @@ impl<'a> Replication<'a> {
         let cover =
             token_cover_after_write(&minted.record, &seen_by_client, &minted.replaced, minted.dot);
         ContextToken::seal(&cover, &self.job.path, self.node.token_key_of(&self.layout))
+    }
+}
+
+/// Whether a node may just not serve yet.
+fn is_not_there_yet(failure: &PeerFailure) -> bool {
+    match failure {
+        PeerFailure::Transport(error) => error.is_not_sent(),
+        PeerFailure::Refused(refusal) => *refusal == Refusal::NotServing,
+        PeerFailure::WrongAnswer => false,
     }
 }
 
