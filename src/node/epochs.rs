@@ -307,7 +307,7 @@ impl Node {
             done.inspect_err(|_| self.disk.suspect())?;
         }
         dropped.iter().for_each(|vnode| self.forget(*vnode));
-        if !dropped.is_empty() {
+        if !dropped.is_empty() || !comes.is_empty() {
             self.trees.count_deleted_anew(&*self.store).await?;
         }
         self.take_ins.keep(begun);
@@ -343,13 +343,13 @@ impl Node {
         }
     }
 
-    /// Drops a vnode for good, actor and data in one batch. While the gate is closed.
-    pub(super) async fn drop_vnode(&self, vnode: VnodeId) -> Result<(), AdoptError> {
+    /// Drops vnodes for good, actors and data in one batch. While the gate is closed.
+    pub(super) async fn drop_vnodes(&self, vnodes: &[VnodeId]) -> Result<(), AdoptError> {
         let mut batch = Batch::default();
-        self.add_drop(&mut batch, vnode);
+        vnodes.iter().for_each(|vnode| self.add_drop(&mut batch, *vnode));
         let dropped = self.store.commit(batch, Syncing::Always).await;
         dropped.inspect_err(|_| self.disk.suspect())?;
-        self.forget(vnode);
+        vnodes.iter().for_each(|vnode| self.forget(*vnode));
         Ok(self.trees.count_deleted_anew(&*self.store).await?)
     }
 

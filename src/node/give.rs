@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Node;
 use super::calls::PeerFailure;
 use super::imprint::{Change, Deleted, DeletedKind, Imprint, decode_digest, leaf_of};
 use super::instruments::PlantedBug;
 use super::layout::{Layout, Peer};
 use super::pace::Pace;
 use super::replica::Place;
+use super::{Node, Phase};
 use crate::peer::messages::{Answer, Carried, DigestPage, Page, Refusal, Reply, Request};
 use crate::storage::schema::{
     bucket_range, parse_record_key, parse_tree_key, record_key, tree_key, vnode_range,
@@ -41,6 +41,33 @@ const PAGE: ScanLimit = ScanLimit { entries: 4_096, bytes: 1 << 20 };
 const RECORD_BYTES: usize = 1 << 20;
 
 impl Node {
+    /// Asks a holder of a vnode, which may be this node itself.
+    pub(super) async fn ask_holder(
+        self: &Arc<Self>,
+        layout: &Layout,
+        peer: &Arc<Peer>,
+        request: Request,
+    ) -> Result<Answer, PeerFailure> {
+        let (at, deadline) = (&layout.stamp, Instant::now() + CALL_TIMEOUT);
+        if Arc::ptr_eq(peer, layout.this()) {
+            let answered = match request {
+                Request::Push { vnode, records } => {
+                    self.answer_push(at, vnode, records, &peer.id, deadline).await
+                }
+                other => self.answer_taker(other).await,
+            };
+            return answered.map_err(PeerFailure::Refused);
+        }
+        let phase = self.phase();
+        tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {
+                Err(PeerFailure::Refused(Refusal::NotServing))
+            }
+            answer = self.call(at, peer, request, deadline, None) => answer,
+        }
+    }
+
     /// Answers a node that takes in a vnode, or asks which of its records are lacking.
     pub(super) async fn answer_taker(self: &Arc<Self>, request: Request) -> Reply {
         match request {
@@ -57,8 +84,7 @@ impl Node {
             }
             Request::Husks { vnode, to, after } => {
                 self.refuse_as_source(vnode)?;
-                let page = self.husks(vnode, to, after).await;
-                page.map(Answer::Page).map_err(|_| Refusal::StoreFailed)
+                self.husks(vnode, to, after).await.map(Answer::Page)
             }
             Request::Fetch { vnode, paths } => {
                 self.refuse_as_source(vnode)?;
@@ -114,9 +140,8 @@ impl Node {
         let shape = self.shape();
         let mut range = vnode_range(vnode);
         if let Some(after) = after {
-            // The next possible key is the same one with a zero byte more.
             let key = tree_key(vnode, leaf_of(shape, &after).0, &after);
-            range = range.resume_at([&key[..], &[0]].concat().into());
+            range = range.resume_behind(&key);
         }
         let page = self.store.scan(Space::Trees, range, DIGESTS).await?;
         let mut entries = Vec::with_capacity(page.entries.len());
@@ -136,28 +161,31 @@ impl Node {
         Ok((entries, page.next.and(last)))
     }
 
+    /// A page of a vnode's husks, all of them: whoever passes over this replica relies on it.
     async fn husks(
         self: &Arc<Self>,
         vnode: VnodeId,
         to: ReplicationFactor,
         after: Option<KeyPath>,
-    ) -> Result<Page, ReadError> {
+    ) -> Result<Page, Refusal> {
         let layout = self.layout().expect("only a node in a layout is asked");
         let purge = self.vnodes.purge_number(vnode);
         let mut range = vnode_range(vnode);
         if let Some(after) = after {
-            range = range.resume_at([&record_key(vnode, &after)[..], &[0]].concat().into());
+            range = range.resume_behind(&record_key(vnode, &after));
         }
-        let page = self.store.scan(Space::Deletes, range, PAGE).await?;
+        let page = self.store.scan(Space::Deletes, range, PAGE).await;
+        let page = page.map_err(|_| Refusal::StoreFailed)?;
         let (mut records, mut last) = (Vec::new(), None);
         for (key, value) in &page.entries {
             let Ok((_, path)) = parse_record_key(key) else { continue };
             last = Some(path.clone());
-            let is_husk = Deleted::decode(value).is_ok_and(|d| d.kind == DeletedKind::Husk);
-            if !is_husk || !Self::goes_to(&layout, &path, to) {
+            // Where the index is damaged, the record tells what it is; one too many does no harm.
+            let is_other = Deleted::decode(value).is_ok_and(|d| d.kind != DeletedKind::Husk);
+            if is_other || !Self::goes_to(&layout, &path, to) {
                 continue;
             }
-            if let Ok(Some(carried)) = self.carried(&Place::new(vnode, path.clone())).await {
+            if let Some(carried) = self.carried(&Place::new(vnode, path.clone())).await? {
                 records.push((path, carried.record));
             }
         }
@@ -200,31 +228,48 @@ impl Node {
     /// Lets go of what can be; whether something is left.
     async fn let_go_of_all(self: Arc<Self>) -> bool {
         let layout = self.layout().expect("only a serving node lets go");
+        let former = former_of_this(&layout);
+        if former.is_empty() {
+            return false;
+        }
         if self.is_slow_to_let_go() {
             return true;
         }
-        let mut open = false;
-        for (vnode, bucket) in former_of_this(&layout) {
+        let (mut open, mut brought) = (false, Vec::new());
+        for (vnode, bucket) in former {
             if self.phase.borrow().is_over() || self.is_past(&layout.stamp) {
                 return true;
             }
-            if let Err(why) = self.let_go(&layout, vnode, bucket.as_ref()).await {
+            let let_go = match &bucket {
+                None => self.bring_vnode(&layout, vnode).await.map(|held| brought.extend(held)),
+                Some(bucket) => self.let_go_of_bucket(&layout, vnode, bucket).await,
+            };
+            if let Err(why) = let_go {
                 tracing::debug!(%vnode, %why, "a vnode can't be dropped yet");
                 open = true;
             }
         }
+        if let Err(error) = self.drop_for_good(&layout, &brought).await {
+            tracing::error!(%error, "what was held before could not be dropped for good");
+            return true;
+        }
         if !open {
-            // What is reported as dropped must not come back with a crash.
-            match self.store.sync().await {
-                Ok(()) => self.transitions.have_let_go(layout.stamp),
-                Err(error) => {
-                    tracing::error!(%error, "what was dropped could not be made durable");
-                    self.disk.suspect();
-                    open = true;
-                }
-            }
+            self.transitions.have_let_go(layout.stamp);
         }
         open
+    }
+
+    /// Drops vnodes whose records are where they belong. What is reported as dropped must not come
+    /// back with a crash.
+    async fn drop_for_good(&self, layout: &Layout, vnodes: &[VnodeId]) -> anyhow::Result<()> {
+        if !vnodes.is_empty() {
+            let _gate = self.locks.close_gate().await;
+            self.refuse_stale(&layout.stamp)?;
+            self.drop_vnodes(vnodes).await?;
+            tracing::info!(vnodes = vnodes.len(), "dropped what was held before");
+        }
+        let synced = self.store.sync().await;
+        Ok(synced.inspect_err(|_| self.disk.suspect())?)
     }
 
     /// Former holders bring what new replicas lack: soon after the transition that would hide some of
@@ -235,23 +280,30 @@ impl Node {
         is_hidden && !self.random.u64().is_multiple_of(40)
     }
 
-    async fn let_go(
+    /// Brings others what they lack of a vnode; the vnode, where this node still has anything of it.
+    async fn bring_vnode(
         self: &Arc<Self>,
         layout: &Arc<Layout>,
         vnode: VnodeId,
-        bucket: Option<&Bucket>,
+    ) -> anyhow::Result<Option<VnodeId>> {
+        if self.holds_nothing(vnode, None).await? {
+            return Ok(None);
+        }
+        self.bring_what_is_lacking(layout, vnode, None).await?;
+        Ok(Some(vnode))
+    }
+
+    /// Brings others what they lack of a bucket in a vnode, and drops it.
+    async fn let_go_of_bucket(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        vnode: VnodeId,
+        bucket: &Bucket,
     ) -> anyhow::Result<()> {
-        if self.holds_nothing(vnode, bucket).await? {
+        if self.holds_nothing(vnode, Some(bucket)).await? {
             return Ok(());
         }
-        self.bring_what_is_lacking(layout, vnode, bucket).await?;
-        let Some(bucket) = bucket else {
-            let _gate = self.locks.close_gate().await;
-            self.refuse_stale(&layout.stamp)?;
-            self.drop_vnode(vnode).await?;
-            tracing::info!(%vnode, "dropped what was held before");
-            return Ok(());
-        };
+        self.bring_what_is_lacking(layout, vnode, Some(bucket)).await?;
         // What it minted for these keys is forgotten here: should they come back, it must not be minted
         // again.
         if !self.instruments.has(PlantedBug::ActorKeptOnReacquisition) {
@@ -364,14 +416,17 @@ impl Node {
         peer: &Arc<Peer>,
     ) -> anyhow::Result<u64> {
         let request = Request::Lacks { vnode: to, entries: entries.to_vec() };
-        let Answer::Lacks(lacking) = self.ask_replica(layout, peer, request).await? else {
+        let Answer::Lacks(lacking) = self.ask_holder(layout, peer, request).await? else {
             return Err(PeerFailure::WrongAnswer.into());
         };
         let (mut records, mut size, mut bytes) = (Vec::new(), 0, entries.len() as u64 * 32);
         for path in lacking {
-            // Damaged here: what there is comes from others.
-            let Ok(Some(carried)) = self.carried(&Place::new(from, path.clone())).await else {
-                continue;
+            let carried = match self.carried(&Place::new(from, path.clone())).await {
+                Ok(Some(carried)) => carried,
+                // Gone, or damaged here: what there is comes from others.
+                Ok(None) | Err(Refusal::Quarantined) => continue,
+                // It may be well, and the only copy.
+                Err(refusal) => return Err(PeerFailure::Refused(refusal).into()),
             };
             size += carried.record.len();
             records.push((path, carried));
@@ -404,7 +459,7 @@ impl Node {
         records.iter_mut().for_each(|(_, carried)| own(carried));
         for _ in 0..TRIES {
             let request = Request::Push { vnode, records: records.clone() };
-            match self.ask_replica(layout, peer, request).await {
+            match self.ask_holder(layout, peer, request).await {
                 Ok(Answer::Pushed(_)) => return Ok(()),
                 Ok(_) => return Err(PeerFailure::WrongAnswer.into()),
                 // Nothing is purged while this node holds it: what was read is still what there is.
@@ -415,26 +470,6 @@ impl Node {
             }
         }
         Err(PeerFailure::Refused(Refusal::TooLate).into())
-    }
-
-    async fn ask_replica(
-        self: &Arc<Self>,
-        layout: &Arc<Layout>,
-        peer: &Arc<Peer>,
-        request: Request,
-    ) -> Result<Answer, PeerFailure> {
-        let deadline = Instant::now() + CALL_TIMEOUT;
-        if Arc::ptr_eq(peer, layout.this()) {
-            let answered = match request {
-                Request::Push { vnode, records } => {
-                    let at = &layout.stamp;
-                    self.answer_push(at, vnode, records, &peer.id, deadline).await
-                }
-                other => self.answer_taker(other).await,
-            };
-            return answered.map_err(PeerFailure::Refused);
-        }
-        self.call(&layout.stamp, peer, request, deadline, None).await
     }
 
     /// Whether this node holds nothing any more of what it held before.

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::layout::Peer;
 use super::replica::Place;
 use super::{Node, Phase};
-use crate::peer::messages::{Answer, Carried, Page, Refusal, Reply, Request};
-use crate::protocol::causality::Summary;
+use crate::peer::messages::{Answer, Page, Refusal, Reply, Request};
+use crate::protocol::causality::{DecodeError, Summary};
 use crate::protocol::cluster::StateStamp;
 use crate::storage::schema::{parse_record_key, record_key, vnode_range};
 use crate::storage::{ReadError, ScanLimit, Space};
@@ -126,10 +126,8 @@ impl Node {
                 _ => anyhow::bail!("{} answered what was not asked for", peer.id),
             };
             taken += page.records.len();
-            after = page.next;
-            let purge = page.purge;
-            let records = page.records.into_iter();
-            let records = records.map(|(path, record)| (path, Carried { record, purge })).collect();
+            let (records, next) = page.carried();
+            after = next;
             for (_, merged) in self.merge_all(at, vnode, records, &peer.id, deadline).await {
                 match merged {
                     // Nothing can be taken from what is no record.
@@ -165,9 +163,7 @@ impl Node {
         let layout = self.layout().ok_or(Refusal::NotServing)?;
         let mut range = vnode_range(vnode);
         if let Some(after) = after {
-            // The next possible key is the same one with a zero byte more.
-            let next = [&record_key(vnode, &after)[..], &[0]].concat();
-            range = range.resume_at(next.into());
+            range = range.resume_behind(&record_key(vnode, &after));
         }
         let limit = ScanLimit { entries: 4_096, bytes: max_bytes.min(MAX_PAGE_BYTES) as usize };
         let purge = self.vnodes.purge_number(vnode);
@@ -193,6 +189,11 @@ impl Node {
                 // Husks are not pushed; one's tombstone is with whoever has not stripped it yet.
                 Ok(summary) if summary.is_husk() => {}
                 Ok(_) => records.push((path, stored)),
+                // Well, but not to be understood: what is left out must not count as taken in.
+                Err(error @ DecodeError::NewerFormat { .. }) => {
+                    tracing::error!(key = ?path, %vnode, %error, "a record can't be given out");
+                    return Err(Refusal::StoreFailed);
+                }
                 // Left out: whoever takes this in finds the key with the others.
                 Err(_) => {
                     self.note_corrupt(vnode);

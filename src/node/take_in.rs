@@ -20,12 +20,12 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::Node;
 use super::calls::PeerFailure;
 use super::directory::DirectoryError;
 use super::instruments::PlantedBug;
 use super::layout::{Layout, Peer};
 use super::pace::Pace;
-use super::{Node, Phase};
 use crate::peer::messages::{Answer, Carried, Progress, Refusal, Request};
 use crate::protocol::cluster::TransitionPhase;
 use crate::storage::schema::MetaKey;
@@ -386,16 +386,10 @@ impl Node {
             if table == vnode.table {
                 self.vnodes.take_purge(vnode, page.purge, page.purge, &*self.store).await?;
             }
-            let purge = page.purge;
-            let records: Vec<(KeyPath, Carried)> = page
-                .records
-                .into_iter()
-                .map(|(path, record)| (path, Carried { record, purge }))
-                .collect();
-            let bytes = bytes_of(&records);
-            self.take_records(layout, vnode, records, peer).await?;
+            let (records, next) = page.carried();
+            let bytes = self.take_records(layout, vnode, records, peer).await?;
             pace.rest(bytes).await;
-            match page.next {
+            match next {
                 Some(next) => after = Some(next),
                 None => return Ok(()),
             }
@@ -436,11 +430,10 @@ impl Node {
             let Answer::Page(page) = self.ask_holder(layout, peer, request).await? else {
                 return Err(PeerFailure::WrongAnswer.into());
             };
-            let purge = page.purge;
-            let husks = page.records.into_iter();
-            let husks = husks.map(|(path, record)| (path, Carried { record, purge })).collect();
-            self.take_records(layout, vnode, husks, peer).await?;
-            match page.next {
+            let (husks, next) = page.carried();
+            let bytes = self.take_records(layout, vnode, husks, peer).await?;
+            pace.rest(bytes).await;
+            match next {
                 Some(next) => after = Some(next),
                 None => return Ok(()),
             }
@@ -468,22 +461,22 @@ impl Node {
             let records = missing.into_iter().zip(records);
             let records: Vec<(KeyPath, Carried)> =
                 records.filter_map(|(path, record)| Some((path, record?))).collect();
-            bytes += bytes_of(&records);
-            self.take_records(layout, vnode, records, peer).await?;
+            bytes += self.take_records(layout, vnode, records, peer).await?;
             missing = rest;
         }
         Ok(bytes)
     }
 
-    /// Merges what was taken from a peer; all of it, or it fails.
+    /// Merges what was taken from a peer; all of it, or it fails. Returns its size in bytes.
     async fn take_records(
         self: &Arc<Self>,
         layout: &Arc<Layout>,
         vnode: VnodeId,
         records: Vec<(KeyPath, Carried)>,
         peer: &Arc<Peer>,
-    ) -> anyhow::Result<()> {
-        self.take_ins.moved(bytes_of(&records));
+    ) -> anyhow::Result<u64> {
+        let bytes = records.iter().map(|(_, carried)| carried.record.len() as u64).sum();
+        self.take_ins.moved(bytes);
         let deadline = Instant::now() + CALL_TIMEOUT;
         let merged = self.merge_all(&layout.stamp, vnode, records, &peer.id, deadline).await;
         for (_, merged) in merged {
@@ -493,28 +486,7 @@ impl Node {
                 merged => drop(merged?),
             }
         }
-        Ok(())
-    }
-
-    /// Asks an old replica, which may be this node itself.
-    async fn ask_holder(
-        self: &Arc<Self>,
-        layout: &Arc<Layout>,
-        peer: &Arc<Peer>,
-        request: Request,
-    ) -> Result<Answer, PeerFailure> {
-        if Arc::ptr_eq(peer, layout.this()) {
-            return self.answer_taker(request).await.map_err(PeerFailure::Refused);
-        }
-        let phase = self.phase();
-        let deadline = Instant::now() + CALL_TIMEOUT;
-        tokio::select! {
-            biased;
-            _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {
-                Err(PeerFailure::Refused(Refusal::NotServing))
-            }
-            answer = self.call(&layout.stamp, peer, request, deadline, None) => answer,
-        }
+        Ok(bytes)
     }
 
     /// Whether nothing of a vnode is stored here.
@@ -597,8 +569,4 @@ impl Node {
         }
         Ok(lacking)
     }
-}
-
-fn bytes_of(records: &[(KeyPath, Carried)]) -> u64 {
-    records.iter().map(|(_, carried)| carried.record.len() as u64).sum()
 }

@@ -260,6 +260,10 @@ impl Node {
         match self.imprint(place).await {
             None => {
                 drop(guard);
+                if !self.is_corrupt(place).await {
+                    // It may be well: the store failed, or a newer release wrote it.
+                    return Ok(());
+                }
                 found.corrupt += 1;
                 self.note_corrupt(place.vnode);
                 self.drop_if_corrupt(place).await;

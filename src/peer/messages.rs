@@ -481,6 +481,15 @@ pub struct Page {
     pub next: Option<KeyPath>,
 }
 
+impl Page {
+    /// The records, each under the page's number, and behind which key to go on.
+    pub fn carried(self) -> (Vec<(KeyPath, Carried)>, Option<KeyPath>) {
+        let Self { records, purge, next } = self;
+        let carry = |(path, record)| (path, Carried { record, purge });
+        (records.into_iter().map(carry).collect(), next)
+    }
+}
+
 /// What the receiver of a [`Hello`] knew before, and who it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HelloAnswer {

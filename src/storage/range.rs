@@ -37,6 +37,13 @@ impl KeyRange {
         Self { start: key.max(self.start.clone()), end: self.end.clone() }
     }
 
+    /// The part of this range behind `key`.
+    #[must_use]
+    pub fn resume_behind(&self, key: &[u8]) -> Self {
+        // The next possible key is the same one with a zero byte more.
+        self.resume_at([key, &[0]].concat().into())
+    }
+
     /// Holds no key at all.
     pub fn is_empty(&self) -> bool {
         self.end.as_ref().is_some_and(|end| *end <= self.start)

@@ -3,11 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::world::{World, address, id, path};
 use crate::node::Phase;
+use crate::node::imprint::encode_digest;
 use crate::node::operation::{
     BucketChange, ChangeRequest, JoinRequest, RecoverRequest, TopologyError,
 };
+use crate::storage::schema::{parse_tree_key, record_key};
+use crate::storage::{Cached, Space, Store};
 use crate::types::{Bucket, KeyPath, Level};
 
 fn keys(count: usize) -> Vec<KeyPath> {
@@ -18,6 +24,16 @@ fn join(i: usize) -> ChangeRequest {
     let peer = Some(address(i).to_string());
     let join = vec![JoinRequest { id: id(i), peer, zone: None, weight: None }];
     ChangeRequest { join, ..ChangeRequest::default() }
+}
+
+/// Three nodes with the same value under each key, and a fourth that can be taken in.
+async fn three_and_a_candidate(keys: &[KeyPath]) -> World {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    write_all(&world, 1, keys, "v").await;
+    world.start_candidate(4, false).await;
+    world.settle().await;
+    world
 }
 
 async fn write_all(world: &World, through: usize, keys: &[KeyPath], value: &str) {
@@ -49,12 +65,8 @@ fn assert_converged(world: &World, keys: &[KeyPath], n: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_fourth_node_joins_under_load_and_leaves_again() {
-    let mut world = World::new(3).started().await;
-    world.settle().await;
     let keys = keys(200);
-    write_all(&world, 1, &keys, "before").await;
-    world.start_candidate(4, false).await;
-    world.settle().await;
+    let world = three_and_a_candidate(&keys).await;
     assert!(!world.serves(4), "a candidate until applied");
     let shown = world.member(2).node.cluster_view().expect("it serves");
     let roles: Vec<_> = shown.nodes.iter().map(|node| (node.id.clone(), node.role)).collect();
@@ -77,7 +89,7 @@ async fn a_fourth_node_joins_under_load_and_leaves_again() {
     world.settle().await;
     assert_read_everywhere(&world, &[1, 2, 3, 4], &keys, "after").await;
     assert_converged(&world, &keys, 3);
-    let held: usize = (1..5).map(|i| world.count(i, crate::storage::Space::Records)).sum();
+    let held: usize = (1..5).map(|i| world.count(i, Space::Records)).sum();
     assert_eq!(held, 600, "what was held before is dropped");
     let leave = ChangeRequest { leave: [id(1)].into(), ..ChangeRequest::default() };
     world.change(4, leave).await.expect("it fits");
@@ -85,7 +97,7 @@ async fn a_fourth_node_joins_under_load_and_leaves_again() {
     assert_read_everywhere(&world, &[2, 3, 4], &keys, "after").await;
     let phase = world.member(1).node.phase().borrow().clone();
     assert!(matches!(phase, Phase::Refusing(_)), "who has left serves nothing: {phase:?}");
-    assert_eq!(world.count(1, crate::storage::Space::Records), 0);
+    assert_eq!(world.count(1, Space::Records), 0);
     world.assert_trees_are_right().await;
 }
 
@@ -104,12 +116,8 @@ async fn one_node_grows_to_three_that_apply_for_themselves() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_node_is_replaced_by_another_and_a_wiped_one_by_itself() {
-    let mut world = World::new(3).started().await;
-    world.settle().await;
     let keys = keys(100);
-    write_all(&world, 1, &keys, "v").await;
-    world.start_candidate(4, false).await;
-    world.settle().await;
+    let mut world = three_and_a_candidate(&keys).await;
     let replace = ChangeRequest {
         replace: [(id(3), id(4))].into(),
         dead: [id(3)].into(),
@@ -134,12 +142,8 @@ async fn a_lost_node_is_replaced_by_another_and_a_wiped_one_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn an_abort_returns_to_the_old_sets() {
-    let mut world = World::new(3).started().await;
-    world.settle().await;
     let keys = keys(100);
-    write_all(&world, 1, &keys, "v").await;
-    world.start_candidate(4, false).await;
-    world.settle().await;
+    let world = three_and_a_candidate(&keys).await;
     world.change(1, join(4)).await.expect("it fits");
     // It can't take anything in: the transition waits.
     for i in 1..4 {
@@ -157,6 +161,53 @@ async fn an_abort_returns_to_the_old_sets() {
     world.within(30, "all know", |w| (1..4).all(|i| w.state(i).epoch > before)).await;
     assert_eq!(world.state(1).layout_version.get(), 1);
     assert_read_everywhere(&world, &[1, 2, 3], &keys, "w").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_former_holder_keeps_what_it_can_not_read_until_it_can() {
+    let keys = keys(200);
+    let mut world = three_and_a_candidate(&keys).await;
+    world.change(1, join(4)).await.expect("it fits");
+    while world.state(1).transition.is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let state = world.state(1);
+    let holder = 3;
+    let was_held = |key: &&KeyPath| {
+        let vnode = state.vnode_of(key);
+        state.former.iter().any(|former| former.node == id(holder) && former.has(vnode))
+    };
+    let key = keys.iter().find(was_held).expect("some vnodes have moved");
+    let vnode = state.vnode_of(key);
+    // Before it has dropped anything.
+    world.crash(holder);
+    let disk = world.take_disk(holder);
+    let place = record_key(vnode, key);
+    let Ok(Cached::Hit(Some(stored))) = disk.get_cached(Space::Records, &place) else {
+        panic!("{key:?} is held by node-{holder} no more");
+    };
+    // A digest that nobody has, of a record that a later release wrote.
+    let entries = disk.entries(Space::Trees);
+    let is_of_key = |(entry, _): &&(Bytes, Bytes)| {
+        parse_tree_key(entry).is_ok_and(|(of, _, path)| (of, &path) == (vnode, key))
+    };
+    let (digest, _) = entries.iter().find(is_of_key).expect("it has a digest");
+    disk.damage(Space::Trees, digest.clone(), encode_digest(digest, 1));
+    let whole = [&[u8::MAX], &stored[1..stored.len() - 8]].concat();
+    let newer = Bytes::from([&whole[..], &xxh3_64(&whole).to_be_bytes()].concat());
+    disk.damage(Space::Records, place.clone(), newer.clone());
+    world.put_disk(holder, disk);
+    world.start(&[holder]).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let store = &world.member(holder).store;
+    let held = store.get_cached(Space::Records, &place);
+    assert!(matches!(held, Ok(Cached::Hit(Some(held))) if held == newer), "it is not dropped");
+    assert!(!world.state(1).former.is_empty());
+    store.damage(Space::Records, place.clone(), stored);
+    world.settled(60).await;
+    assert!(matches!(store.get_cached(Space::Records, &place), Ok(Cached::Hit(None))));
+    assert_read_everywhere(&world, &[1, 2, 3, 4], &keys, "v").await;
+    assert_converged(&world, &keys, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,7 +232,7 @@ async fn a_bucket_gets_an_n_of_its_own_and_loses_it_again() {
         assert_read_everywhere(&world, &[1, 2, 3, 4, 5], &keys, &value).await;
         assert_converged(&world, &keys, n as usize);
         assert_converged(&world, &others, 3);
-        let held: usize = (1..6).map(|i| world.count(i, crate::storage::Space::Records)).sum();
+        let held: usize = (1..6).map(|i| world.count(i, Space::Records)).sum();
         assert_eq!(held, 60 * n as usize + 60 * 3);
         world.assert_trees_are_right().await;
     }

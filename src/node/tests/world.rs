@@ -58,6 +58,7 @@ impl Handler for LateHandler {
 
 /// One running node.
 pub(super) struct Member {
+    process: Process,
     pub(super) node: Arc<Node>,
     pub(super) store: Arc<MemoryStore>,
     pub(super) metrics: Arc<Metrics>,
@@ -222,13 +223,14 @@ impl World {
         }
         self.starts += 1;
         let metrics = Arc::new(Metrics::new());
+        let process = Process::simulated(tracing::Span::none());
         let seams = Seams {
             store: Arc::clone(&store) as Arc<dyn Store>,
             transport: self.network.attach(address(i), Arc::clone(&handler) as Arc<dyn Handler>),
             clock: Arc::new(TestClock(self.begun)),
             random: Randomness::from_seed(1_000 * self.starts + i as u64),
             metrics: Arc::clone(&metrics),
-            process: Process::default(),
+            process: process.clone(),
             instruments: Instruments::default(),
             has_lost_data: false,
             rebuild: self.to_rebuild.remove(&i),
@@ -236,7 +238,7 @@ impl World {
         let node = Node::open(Arc::new(settings), seams).await?;
         let is_first = handler.0.set(Arc::downgrade(&node)).is_ok();
         assert!(is_first, "a handler serves one node");
-        Ok(Member { node, store, metrics })
+        Ok(Member { process, node, store, metrics })
     }
 
     pub(super) fn member(&self, i: usize) -> &Member {
@@ -246,6 +248,7 @@ impl World {
     /// Pulls the plug: only what was synced is found again.
     pub(super) fn crash(&mut self, i: usize) {
         let member = self.members.remove(&i).expect("it runs");
+        member.process.kill();
         self.network.detach(&address(i));
         self.disks.insert(i, member.store.crash());
     }

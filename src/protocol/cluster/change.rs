@@ -20,8 +20,7 @@ use super::bucket::BucketProperties;
 use super::state::{ClusterNode, ClusterState, Former, Role, Transition, TransitionPhase, find};
 use crate::protocol::ring::{Member, Table};
 use crate::types::{
-    Bucket, DataIncarnation, Epoch, LayoutVersion, NodeId, PartitionId, ReplicationFactor, Weight,
-    Zone,
+    Bucket, DataIncarnation, LayoutVersion, NodeId, PartitionId, ReplicationFactor, Weight, Zone,
 };
 
 /// What an operator asks for; all of it in one transition.
@@ -587,11 +586,6 @@ fn merged(one: Vec<Former>, other: Vec<Former>) -> Vec<Former> {
         }
     }
     all.into_values().collect()
-}
-
-/// Which transition something belongs to.
-pub fn transition_of(state: &ClusterState) -> Option<Epoch> {
-    state.transition.as_ref().map(|transition| transition.begun)
 }
 
 #[cfg(test)]
