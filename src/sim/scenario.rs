@@ -3,6 +3,7 @@
 
 mod faults;
 mod operators;
+mod turnover;
 mod workload;
 
 use std::time::Duration;
@@ -81,7 +82,7 @@ impl Scenario {
         faults.extend(faults::of_spares(&mut random, nodes, spares));
         faults.sort_by_key(|planned| planned.at_ms);
         let is_lazy = !operators.is_empty() && random.random_bool(0.4);
-        Self {
+        let mut scenario = Self {
             seed,
             nodes,
             partitions,
@@ -97,7 +98,12 @@ impl Scenario {
             spares,
             operators,
             victim,
+        };
+        // Drawn last: what else a seed stands for stays the same.
+        if random.random_bool(0.05) {
+            turnover::turn(&mut scenario, &mut random);
         }
+        scenario
     }
 
     /// Operations that the clients' scripts hold.
