@@ -145,6 +145,29 @@ impl Cluster {
         .await;
     }
 
+    /// Waits until the transition from this layout is in a phase, as node i sees it, or beyond.
+    pub async fn wait_phase(&self, i: usize, layout: u64, phase: &str) {
+        const PHASES: [&str; 3] = ["prepare", "switch", "finish"];
+        let place = |phase: &str| PHASES.iter().position(|known| *known == phase);
+        eventually(phase, READY_WITHIN, || async {
+            let Ok(answer) = ask(self.http(i), &Request::get("/v1/cluster")).await else {
+                return false;
+            };
+            let cluster = answer.json();
+            match cluster["transition"]["phase"].as_str() {
+                Some(present) => place(present) >= place(phase),
+                None => cluster["layout_version"].as_u64().is_some_and(|now| now > layout),
+            }
+        })
+        .await;
+    }
+
+    /// The version of the layout, as node i knows it.
+    pub async fn layout_version(&self, i: usize) -> u64 {
+        let cluster = self.ask(i, Request::get("/v1/cluster")).await.expect(200).json();
+        cluster["layout_version"].as_u64().expect("a number")
+    }
+
     /// A place for other files of the test.
     pub fn folder(&self) -> &Path {
         self.folder.path()

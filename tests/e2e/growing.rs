@@ -80,3 +80,84 @@ async fn a_node_that_was_killed_and_wiped_is_replaced_by_another() {
     cluster.nodes.remove(2);
     assert_nothing_lost(&cluster, &written, "all").await;
 }
+
+/// Which process is killed in a transition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    /// The node that comes.
+    Joining,
+    /// The node that goes.
+    Leaving,
+    /// A node that stays, from which others take in.
+    Source,
+    /// The node through which the operator has begun.
+    Starter,
+}
+
+/// A node takes another's place three times; in each phase once, a process is killed and started
+/// again.
+async fn nodes_are_replaced_though_one_is_killed(victim: Victim) {
+    let (starter, source) = (0, 1);
+    let mut cluster = Cluster::start(3).await;
+    let load = Load::start(&cluster, 4);
+    load.progress(200).await;
+    load.avoid(2);
+    let mut leaving = 2;
+    for phase in ["prepare", "switch", "finish"] {
+        let joining = cluster.add_candidate();
+        let [old, new] = [leaving, joining].map(|i| cluster.nodes[i].id.clone());
+        let change = json!({"join": [cluster.joiner(joining)], "replace": {old: new}});
+        let layout = cluster.layout_version(starter).await;
+        cluster.apply(starter, change).await;
+        let killed = match victim {
+            Victim::Joining => joining,
+            Victim::Leaving => leaving,
+            Victim::Source => source,
+            Victim::Starter => starter,
+        };
+        let witness = if victim == Victim::Source { starter } else { source };
+        cluster.wait_phase(witness, layout, phase).await;
+        if [source, starter].contains(&killed) {
+            load.tolerate(killed);
+        }
+        cluster.kill9(killed);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.launch(killed);
+        // Who has left does not get ready again.
+        if killed != leaving {
+            cluster.wait_node_ready(killed).await;
+        }
+        cluster.wait_settled(witness).await;
+        cluster.wait_node_ready(joining).await;
+        load.avoid_none();
+        load.avoid(2);
+        load.progress(100).await;
+        cluster.sigterm(leaving).await;
+        leaving = joining;
+    }
+    let written = load.stop().await;
+    let members = [starter, source, leaving];
+    let nodes = std::mem::take(&mut cluster.nodes).into_iter().enumerate();
+    cluster.nodes = nodes.filter(|(i, _)| members.contains(i)).map(|(_, node)| node).collect();
+    assert_nothing_lost(&cluster, &written, "all").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_replaced_though_the_joining_node_is_killed_in_each_phase() {
+    nodes_are_replaced_though_one_is_killed(Victim::Joining).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_replaced_though_the_leaving_node_is_killed_in_each_phase() {
+    nodes_are_replaced_though_one_is_killed(Victim::Leaving).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_replaced_though_a_source_is_killed_in_each_phase() {
+    nodes_are_replaced_though_one_is_killed(Victim::Source).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_replaced_though_who_began_it_is_killed_in_each_phase() {
+    nodes_are_replaced_though_one_is_killed(Victim::Starter).await;
+}
