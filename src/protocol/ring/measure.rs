@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Member;
 use super::ideal::Ideal;
 use super::table::{Table, holders};
-use crate::types::{NodeId, PartitionId, Zone};
+use crate::types::{NodeId, PartitionId, ReplicationFactor, Zone};
 
 impl Table {
     /// How many replicas must be made to get from one table to another: the pairs of partition and
@@ -49,6 +49,34 @@ impl Table {
         let held = self.nodes().iter().zip(self.loads()).filter(|(_, load)| *load > 0);
         let ratios = held.map(|(id, load)| f64::from(load) / share_of(id));
         ratios.reduce(f64::max).unwrap_or(1.0)
+    }
+
+    /// By how many partitions the node that is off the most holds more or less than its ideal (see
+    /// [`Table::balance`]).
+    pub fn deviation(&self, members: &[Member]) -> f64 {
+        let members = holders(members);
+        let partitions = self.partitions().get() as usize;
+        let ideal = Ideal::new(&members, usize::from(self.factor().get()), partitions);
+        let loads: BTreeMap<&NodeId, u32> = self.nodes().iter().zip(self.loads()).collect();
+        let load = |id: &NodeId| f64::from(loads.get(id).copied().unwrap_or(0));
+        let off = members.iter().zip(ideal.shares).map(|(member, share)| load(&member.id) - share);
+        off.map(f64::abs).fold(0.0, f64::max)
+    }
+
+    /// A lower bound of the replicas that any balanced table of these members must make anew: what
+    /// each node has to gain, and what nobody holds who still may. Zones can make more necessary.
+    pub fn forced_moves(&self, members: &[Member], factor: ReplicationFactor) -> usize {
+        let members = holders(members);
+        let partitions = self.partitions().get() as usize;
+        let ideal = Ideal::new(&members, usize::from(factor.get()), partitions);
+        let loads: BTreeMap<&NodeId, u32> = self.nodes().iter().zip(self.loads()).collect();
+        let held = |member: &Member| loads.get(&member.id).copied().unwrap_or(0) as usize;
+        let gain = |(place, member): (usize, &Member)| {
+            (ideal.bounds(place).0 as usize).saturating_sub(held(member))
+        };
+        let gained: usize = members.iter().enumerate().map(gain).sum();
+        let kept: usize = members.iter().map(held).sum();
+        gained.max((ideal.width * partitions).saturating_sub(kept))
     }
 
     /// The partitions whose replica sets span fewer zones than the members would allow.

@@ -81,34 +81,13 @@ fn check_loads(table: &Table, members: &[Member]) {
     }
     for (place, load) in table.loads().into_iter().enumerate() {
         let off = f64::from(load) - ideal.shares[place];
+        assert!(off.abs() <= table.deviation(members));
         assert!(off.abs() < 1.0 + 1e-6, "{load} replicas for a share of {}", ideal.shares[place]);
         let id = &table.nodes()[place];
         let primaries = primaries.get(id).copied().unwrap_or(0);
         let width = ideal.width as u32;
         assert!((load / width..=load.div_ceil(width)).contains(&primaries), "primaries of {id}");
     }
-}
-
-/// The replicas that the loads alone force to move: what each node must gain.
-fn forced_by_loads(old: &Table, members: &[Member], n: u8) -> usize {
-    let members = holders(members);
-    let ideal = Ideal::new(&members, usize::from(n), old.partitions().get() as usize);
-    let loads: BTreeMap<&NodeId, u32> = old.nodes().iter().zip(old.loads()).collect();
-    let gain = |(place, member): (usize, &Member)| {
-        let held = loads.get(&member.id).copied().unwrap_or(0);
-        ideal.bounds(place).0.saturating_sub(held) as usize
-    };
-    members.iter().enumerate().map(gain).sum()
-}
-
-/// The replicas that nobody holds who still may: each must be made.
-fn missing(old: &Table, members: &[Member], n: u8) -> usize {
-    let members = holders(members);
-    let ids: BTreeSet<&NodeId> = members.iter().map(|member| &member.id).collect();
-    let held = old.nodes().iter().zip(old.loads()).filter(|(id, _)| ids.contains(*id));
-    let held: usize = held.map(|(_, load)| load as usize).sum();
-    let wanted = members.len().min(usize::from(n)) * old.partitions().get() as usize;
-    wanted.saturating_sub(held)
 }
 
 fn weights() -> impl Strategy<Value = f64> {
@@ -229,8 +208,7 @@ proptest! {
         check(&old, &before);
         let new = compute(Some(&old), &after, n, 256);
         check(&new, &after);
-        let forced = forced_by_loads(&old, &after, n).max(missing(&old, &after, n));
-        prop_assert!(Table::moves(&old, &new) >= forced);
+        prop_assert!(Table::moves(&old, &new) >= old.forced_moves(&after, factor(n)));
     }
 
     #[test]
@@ -246,7 +224,7 @@ proptest! {
         let new = compute(Some(&old), &after, 3, 1_024);
         check(&new, &after);
         let moves = Table::moves(&old, &new);
-        let bound = forced_by_loads(&old, &after, 3);
+        let bound = old.forced_moves(&after, factor(3));
         // What nodes must gain is a bound from below; roundings up can add one for each node.
         prop_assert!(moves >= bound);
         prop_assert!(moves * 100 <= bound * 102 + 100 * after.len(), "{moves} moves, {bound} forced");
@@ -262,7 +240,7 @@ fn a_cluster_grows_to_a_hundred_nodes_and_back_with_the_fewest_moves() {
             let next = compute(Some(&table), &members, 3, 1_024);
             check(&next, &members);
             let moves = Table::moves(&table, &next);
-            let forced = forced_by_loads(&table, &members, 3).max(missing(&table, &members, 3));
+            let forced = table.forced_moves(&members, factor(3));
             if zones == 1 {
                 assert!(moves * 100 <= forced * 102, "{nodes}: {moves} moves, {forced} forced");
             }
