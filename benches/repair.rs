@@ -8,18 +8,18 @@
 
 #[expect(dead_code, reason = "the benchmarks of HTTP use the rest of it")]
 mod load;
+mod paced;
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use futures_util::StreamExt;
 use futures_util::stream;
-use hdrhistogram::Histogram;
 use starling::config::{Overrides, Settings};
 use starling::protocol::causality::{Content, Context, Record, Value};
 use starling::protocol::merkle::Shape;
@@ -34,14 +34,18 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, sleep};
 
 use self::load::connection::Connection;
+use self::load::plan::Mix;
 use self::load::requests::Requests;
+use self::paced::{Pacing, clients};
 
 const PARTITIONS: u32 = 1_024;
 const HINTS: u32 = 100_000;
 const VALUE_BYTES: usize = 100;
+/// Writes to keys that are not among those that are repaired.
+const PACING: Pacing = Pacing { mix: Mix::Put, first_key: 500_000, keys: 10_000, per_second: 0.0 };
 
 fn main() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
@@ -379,43 +383,6 @@ async fn write(addresses: &[SocketAddr], keys: u32) -> anyhow::Result<()> {
     futures_util::future::try_join_all((0..LANES).map(lane)).await.map(drop)
 }
 
-/// Clients at a fixed rate until something is over; latencies in µs, from when each request was due.
-async fn clients(
-    addresses: &[SocketAddr],
-    per_second: f64,
-    until: impl Future<Output = ()>,
-) -> anyhow::Result<Histogram<u64>> {
-    const LANES: u32 = 16;
-    let period = Duration::from_secs_f64(f64::from(LANES) / per_second);
-    let latencies = Arc::new(Mutex::new(Histogram::<u64>::new(3)?));
-    let lane = |lane: u32| {
-        let address = addresses[lane as usize % addresses.len()];
-        let latencies = Arc::clone(&latencies);
-        tokio::spawn(async move {
-            let mut connection = Connection::open(address).await?;
-            let mut requests = Requests::new("", u64::from(1_000 + lane));
-            let mut ticks = interval(period);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-            for key in (0..10_000).cycle() {
-                let due = ticks.tick().await;
-                let status = connection.exchange(requests.put(500_000 + key)).await?;
-                ensure!(status == 204, "a write was answered with {status}");
-                let took = due.elapsed().as_micros() as u64;
-                latencies.lock().map_err(|_| anyhow::anyhow!("a client panicked"))?.record(took)?;
-            }
-            Ok(())
-        })
-    };
-    let lanes: Vec<JoinHandle<anyhow::Result<()>>> = (0..LANES).map(lane).collect();
-    until.await;
-    for lane in lanes {
-        ensure!(!lane.is_finished(), "a client failed: {:?}", lane.await);
-        lane.abort();
-    }
-    let latencies = latencies.lock().map_err(|_| anyhow::anyhow!("a client panicked"))?;
-    Ok(latencies.clone())
-}
-
 /// Only quorum PUTs, for counting their instructions.
 async fn puts() -> anyhow::Result<()> {
     let cluster = Cluster::new(3, "repair.interval = \"1h\"\n")?;
@@ -443,7 +410,8 @@ async fn hints() -> anyhow::Result<()> {
     write(&live, HINTS).await?;
     let capacity = f64::from(HINTS) / begun.elapsed().as_secs_f64();
     writeln!(report, "{:<44} {capacity:>12.0} writes/s", "limit: writes with one node down")?;
-    let alone = clients(&live, capacity / 5.0, sleep(Duration::from_secs(8))).await?;
+    let alone =
+        clients(&live, PACING.per_second(capacity / 5.0), sleep(Duration::from_secs(8))).await?;
     writeln!(
         report,
         "{:<44} {:>12} µs p99",
@@ -466,7 +434,7 @@ async fn hints() -> anyhow::Result<()> {
             "replayed, on an idle cluster"
         };
         if with_clients {
-            let latencies = clients(&live, capacity / 5.0, drained).await?;
+            let latencies = clients(&live, PACING.per_second(capacity / 5.0), drained).await?;
             let p99 = latencies.value_at_quantile(0.99);
             writeln!(report, "{:<44} {:>12} µs p99", "clients meanwhile", p99)?;
         } else {

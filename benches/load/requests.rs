@@ -43,7 +43,12 @@ impl Requests {
 
     /// A request for any of the keys.
     pub fn next(&mut self, mix: Mix, keys: u32) -> &[u8] {
-        let key = self.rng.random_range(0..keys);
+        self.next_of(mix, 0, keys)
+    }
+
+    /// A request for any of so many keys from the first one on.
+    pub fn next_of(&mut self, mix: Mix, first: u32, keys: u32) -> &[u8] {
+        let key = first + self.rng.random_range(0..keys);
         let is_put = mix == Mix::Put || mix == Mix::Half && self.rng.random();
         if is_put { self.put(key) } else { self.get.with_key(key) }
     }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use self::fill::fill;
+pub use self::fill::fill;
 use crate::load::connection::Connection;
 use crate::load::generator::measure;
 use crate::load::limit::measure_limits;
@@ -45,11 +45,13 @@ pub async fn bench(title: &str, nodes: usize, workloads: &[Workload]) -> anyhow:
 }
 
 /// The processes. They are killed when this is dropped, and when this process ends.
-struct Cluster {
-    addresses: Vec<SocketAddr>,
+pub struct Cluster {
+    /// Where clients reach them.
+    pub addresses: Vec<SocketAddr>,
+    peers: Vec<SocketAddr>,
     nodes: Vec<Node>,
     /// Last, so that it is deleted when they have ended.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 struct Node {
@@ -58,7 +60,11 @@ struct Node {
 }
 
 impl Cluster {
-    async fn start(count: usize) -> anyhow::Result<Self> {
+    /// Starts so many founders, and waits until all are ready.
+    ///
+    /// # Errors
+    /// A node that does not come to serve, with its log.
+    pub async fn start(count: usize) -> anyhow::Result<Self> {
         // Not the system's folder for temporary files, which may be memory: fsync must cost.
         let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
         let ports = free_ports(2 * count)?;
@@ -68,9 +74,31 @@ impl Cluster {
             let home = folder.path().join(format!("node-{index}"));
             nodes.push(start(home, &settings(index, clients, peers))?);
         }
-        let mut cluster = Self { addresses: clients.to_vec(), nodes, _folder: folder };
+        let (addresses, peers) = (clients.to_vec(), peers.to_vec());
+        let mut cluster = Self { addresses, peers, nodes, folder };
         cluster.wait_until_ready().await?;
         Ok(cluster)
+    }
+
+    /// Starts a node that waits to be taken in: its name and where peers reach it.
+    ///
+    /// # Errors
+    /// What keeps its process from starting.
+    #[allow(dead_code, reason = "not every benchmark lets its cluster grow")]
+    pub fn add_candidate(&mut self) -> anyhow::Result<(String, SocketAddr)> {
+        let ports = free_ports(2)?;
+        let index = self.nodes.len();
+        let id = format!("node-{index}");
+        let peers: Vec<String> = self.peers.iter().map(|peer| format!("\"{peer}\"")).collect();
+        let settings = format!(
+            "id = \"{id}\"\nhttp = \"{}\"\npeer = \"{}\"\ndata_dir = \"data\"\njoin = [{}]\n",
+            ports[0],
+            ports[1],
+            peers.join(", "),
+        );
+        self.nodes.push(start(self.folder.path().join(&id), &settings)?);
+        self.addresses.push(ports[0]);
+        Ok((id, ports[1]))
     }
 
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
@@ -89,7 +117,10 @@ impl Cluster {
     }
 
     /// A node that fails during the measurement, or to stop, is a failure of the benchmark.
-    async fn stop(mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Which, and how.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
         for node in &self.nodes {
             let pid = node.process.id().context("a node has ended by itself")?;
             let pid = Pid::from_raw(pid.cast_signed()).context("a process id")?;
@@ -120,7 +151,7 @@ fn settings(index: usize, clients: &[SocketAddr], peers: &[SocketAddr]) -> Strin
          replication_factor = {}\ninitial_nodes = [{}]\n",
         clients[index],
         peers[index],
-        peers.len(),
+        peers.len().min(3),
         founders.join(", "),
     )
 }

@@ -1,0 +1,177 @@
+//! A ring that grows: from three to four nodes with many keys, with clients at a fifth of what the
+//! cluster can take and without; how long it takes, how fast it streams, and what the clients notice.
+//!
+//! Nodes are processes of their own, on loopback, with RocksDB. `STARLING_BENCH_KEYS` replaces
+//! 1,000,000 keys of 1 KiB.
+
+#[expect(dead_code, reason = "the benchmarks of HTTP use the rest of it")]
+mod load;
+#[expect(dead_code, reason = "the benchmarks of HTTP use the rest of it")]
+mod nodes;
+mod paced;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+use starling::storage::{Batch, RocksOptions, RocksStore, Space, Store, Syncing};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use self::load::plan::Mix;
+use self::nodes::{Cluster, fill};
+use self::paced::{Pacing, clients};
+
+const VALUE_BYTES: usize = 1_024;
+/// How long the clients are measured alone.
+const ALONE: Duration = Duration::from_secs(15);
+
+fn main() -> anyhow::Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(grow())
+}
+
+async fn grow() -> anyhow::Result<()> {
+    let keys: u32 = std::env::var("STARLING_BENCH_KEYS").map_or(Ok(1_000_000), |n| n.parse())?;
+    println!("from three nodes to four and back, N = 3, {keys} keys of 1 KiB\n");
+    let limit = store_limit().await?;
+    show("limit: records into one store, 1 MiB a batch", format!("{:.0} MB/s", limit / 1e6));
+    let mut cluster = Cluster::start(3).await?;
+    let founders = cluster.addresses.clone();
+    let begun = Instant::now();
+    fill(&founders, keys).await?;
+    let capacity = f64::from(keys) / begun.elapsed().as_secs_f64();
+    show("limit: quorum PUTs over 64 connections", format!("{capacity:.0}/s"));
+    let pacing = Pacing { mix: Mix::Half, first_key: 0, keys, per_second: capacity / 5.0 };
+    // What was written settles.
+    sleep(Duration::from_secs(20)).await;
+    let alone = clients(&founders, pacing, sleep(ALONE)).await?;
+    show("clients at a fifth of that, alone", latency(&alone));
+
+    let (id, peer) = cluster.add_candidate()?;
+    let join = json!({"join": [{"id": id, "peer": peer.to_string()}]});
+    let mut grown = None;
+    let growing = async { grown = Some(change(founders[0], join).await) };
+    let during = clients(&founders, pacing, growing).await?;
+    show("3 to 4, with those clients", grown.context("it has ended")??.to_string());
+    show("clients meanwhile", latency(&during));
+    let ratio = during.value_at_quantile(0.99) as f64 / alone.value_at_quantile(0.99) as f64;
+    show("their p99 to that of before", format!("{ratio:.2}"));
+
+    let left = change(founders[0], json!({"leave": [id]})).await?;
+    show("4 to 3, idle", left.to_string());
+    let (id, peer) = cluster.add_candidate()?;
+    let join = json!({"join": [{"id": id, "peer": peer.to_string()}]});
+    let grown = change(founders[0], join).await?;
+    show("3 to 4, idle", grown.to_string());
+    Ok(())
+}
+
+fn show(what: &str, figure: String) {
+    println!("{what:<46} {figure}");
+}
+
+fn latency(latencies: &Histogram<u64>) -> String {
+    let at = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
+    let (count, middle, p99) = (latencies.len(), at(0.5), at(0.99));
+    format!("p50 {middle:.2} ms, p99 {p99:.2} ms, p99.9 {:.2} ms ({count} requests)", at(0.999))
+}
+
+/// How fast one store takes records, in bytes a second.
+async fn store_limit() -> anyhow::Result<f64> {
+    const BATCHES: u32 = 300;
+    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let store = RocksStore::open(folder.path(), &RocksOptions::default())?;
+    let begun = Instant::now();
+    let mut bytes = 0;
+    for number in 0..BATCHES {
+        let mut batch = Batch::new();
+        while batch.bytes() < 1 << 20 {
+            let key = format!("{:04}{number:04}{:08}", number % 1_024, batch.bytes());
+            batch.put(Space::Records, key.into_bytes(), vec![number as u8; VALUE_BYTES]);
+            bytes += VALUE_BYTES;
+        }
+        store.commit(batch, Syncing::Always).await?;
+    }
+    let rate = bytes as f64 / begun.elapsed().as_secs_f64();
+    store.close().await?;
+    Ok(rate)
+}
+
+/// How a change of the ring went.
+struct Changed {
+    /// Until the new sets alone are read.
+    switched: Duration,
+    /// Until all is dropped that was held before.
+    settled: Duration,
+    /// What was moved.
+    bytes: u64,
+    /// While it was moved.
+    moving: Duration,
+}
+
+impl std::fmt::Display for Changed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rate = self.bytes as f64 / 1e6 / self.moving.as_secs_f64();
+        write!(
+            f,
+            "{:.1} s until the new sets are read, {:.1} s in all; {:.0} MB at {rate:.1} MB/s",
+            self.switched.as_secs_f64(),
+            self.settled.as_secs_f64(),
+            self.bytes as f64 / 1e6,
+        )
+    }
+}
+
+/// Has the ring changed, and waits until nothing of the change is left.
+async fn change(address: SocketAddr, change: Value) -> anyhow::Result<Changed> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let url = format!("http://{address}/v1/cluster");
+    let cluster = async || -> anyhow::Result<Value> {
+        let answer = client.get(&url).send().await?.error_for_status()?;
+        Ok(serde_json::from_str(&answer.text().await?)?)
+    };
+    let layout = cluster().await?["layout_version"].as_u64();
+    let asked = Instant::now();
+    loop {
+        let apply = client.post(format!("{url}/apply")).body(change.to_string());
+        let apply = apply.header("Content-Type", "application/json");
+        let answer = apply.send().await?;
+        if answer.status() == 202 {
+            break;
+        }
+        // A candidate has to show itself first.
+        let text = answer.text().await?;
+        ensure!(asked.elapsed() < Duration::from_secs(30), "refused: {text}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let begun = Instant::now();
+    let mut changed = Changed {
+        switched: Duration::ZERO,
+        settled: Duration::ZERO,
+        bytes: 0,
+        moving: Duration::ZERO,
+    };
+    loop {
+        let now = cluster().await?;
+        let transition = &now["transition"];
+        let bytes = transition["bytes_moved"].as_u64().unwrap_or_default();
+        if bytes > changed.bytes {
+            (changed.bytes, changed.moving) = (bytes, begun.elapsed());
+        }
+        if now["layout_version"].as_u64() != layout && changed.switched.is_zero() {
+            changed.switched = begun.elapsed();
+        }
+        let nodes = now["nodes"].as_array().context("nodes")?;
+        if transition.is_null()
+            && !changed.switched.is_zero()
+            && nodes.iter().all(|node| node["role"] == "member")
+        {
+            changed.settled = begun.elapsed();
+            return Ok(changed);
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(1_800), "it does not end: {transition}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
