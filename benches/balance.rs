@@ -2,13 +2,14 @@
 //! with random weights and zones, each changed in several ways. A table, by number of nodes; the worst
 //! of all draws in each cell.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::ensure;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use starling::protocol::ring::{Member, Table};
 use starling::types::{NodeId, PartitionCount, ReplicationFactor, Weight, Zone};
+use tokio::time::Instant;
 
 const SIZES: [usize; 11] = [1, 2, 3, 4, 5, 7, 10, 20, 30, 50, 100];
 const PARTITIONS: u32 = 1_024;

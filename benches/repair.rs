@@ -410,8 +410,12 @@ async fn hints() -> anyhow::Result<()> {
     write(&live, HINTS).await?;
     let capacity = f64::from(HINTS) / begun.elapsed().as_secs_f64();
     writeln!(report, "{:<44} {capacity:>12.0} writes/s", "limit: writes with one node down")?;
-    let alone =
-        clients(&live, PACING.per_second(capacity / 5.0), sleep(Duration::from_secs(8))).await?;
+    let alone = clients(
+        &live,
+        Pacing { per_second: capacity / 5.0, ..PACING },
+        sleep(Duration::from_secs(8)),
+    )
+    .await?;
     writeln!(
         report,
         "{:<44} {:>12} µs p99",
@@ -434,7 +438,8 @@ async fn hints() -> anyhow::Result<()> {
             "replayed, on an idle cluster"
         };
         if with_clients {
-            let latencies = clients(&live, PACING.per_second(capacity / 5.0), drained).await?;
+            let latencies =
+                clients(&live, Pacing { per_second: capacity / 5.0, ..PACING }, drained).await?;
             let p99 = latencies.value_at_quantile(0.99);
             writeln!(report, "{:<44} {:>12} µs p99", "clients meanwhile", p99)?;
         } else {

@@ -29,13 +29,6 @@ pub struct Pacing {
     pub per_second: f64,
 }
 
-impl Pacing {
-    /// The same at another rate.
-    pub const fn per_second(self, per_second: f64) -> Self {
-        Self { per_second, ..self }
-    }
-}
-
 /// Clients until something is over; latencies in µs. An error that is answered fails the benchmark.
 ///
 /// # Errors
