@@ -17,7 +17,7 @@ use crate::peer::loopback::LoopbackNetwork;
 use crate::peer::{Handler, PeerAddress};
 use crate::protocol::causality::Dot;
 use crate::storage::schema::MetaKey;
-use crate::storage::{Batch, BoxFuture, Durability, MemoryStore, Space, Store};
+use crate::storage::{Batch, BoxFuture, Change, Durability, MemoryStore, Space, Store};
 use crate::telemetry::Metrics;
 use crate::types::{KeyPath, NodeId};
 
@@ -114,6 +114,8 @@ pub struct Machine {
     pub address: PeerAddress,
     /// Its wall clock.
     pub clock: Arc<SimClock>,
+    /// The first cluster state that it had, as it was stored: for a planted bug.
+    first_state: Arc<OnceLock<Bytes>>,
     state: Mutex<State>,
 }
 
@@ -173,6 +175,7 @@ impl Machine {
             name: format!("node-{}", number + 1),
             address,
             clock: Arc::new(SimClock::new(clock)),
+            first_state: Arc::default(),
             state: Mutex::new(state),
         }
     }
@@ -210,6 +213,13 @@ impl Machine {
             let names = [MetaKey::Format, MetaKey::Identity, MetaKey::Boot, MetaKey::ClusterState];
             key.is_some_and(|key| names.contains(&key))
         });
+        let state_key = MetaKey::ClusterState.to_bytes();
+        for (_, value) in identity.iter_mut().filter(|(key, _)| *key == state_key) {
+            // Of what it has gone on to it knows nothing.
+            if let Some(first) = self.first_state.get() {
+                value.clone_from(first);
+            }
+        }
         state.lost_identity = identity;
         state.disk = SimDisk::empty();
         state.is_to_rebuild = true;
@@ -313,7 +323,17 @@ impl Machine {
 
     fn batch_witness(&self, common: &Common) -> BatchWitness {
         let (on_batch, number) = (Arc::clone(&common.on_batch), self.number);
-        Arc::new(move |batch| on_batch(number, batch))
+        let (first_state, key) = (Arc::clone(&self.first_state), MetaKey::ClusterState.to_bytes());
+        Arc::new(move |batch| {
+            let state = batch.changes().iter().find_map(|change| match change {
+                Change::Put { space: Space::Meta, key: put, value } if *put == key => Some(value),
+                _ => None,
+            });
+            if let Some(state) = state {
+                first_state.get_or_init(|| state.clone());
+            }
+            on_batch(number, batch);
+        })
     }
 
     /// Ends its process at once. False where none ran.

@@ -1,6 +1,7 @@
 //! What a seed stands for: a cluster, its clients' scripts, and the faults that befall it. Plain
 //! data, so that it can be printed, repeated and shrunk.
 
+mod amnesia;
 mod faults;
 mod operators;
 mod turnover;
@@ -100,8 +101,10 @@ impl Scenario {
             victim,
         };
         // Drawn last: what else a seed stands for stays the same.
-        if random.random_bool(0.05) {
-            turnover::turn(&mut scenario, &mut random);
+        match random.random_range(0..40) {
+            0 | 1 => turnover::turn(&mut scenario, &mut random),
+            2 => amnesia::turn(&mut scenario, &mut random),
+            _ => {}
         }
         scenario
     }
