@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::seams::Randomness;
 use crate::peer::messages::{PastBoot, Recovery};
-use crate::protocol::cluster::register::Acceptor;
-use crate::protocol::cluster::{ClusterNode, ClusterState};
+use crate::protocol::cluster::register::{Acceptor, Ballot};
+use crate::protocol::cluster::{ClusterNode, ClusterState, StateStamp};
 use crate::protocol::ring::Table;
 use crate::storage::schema::{FORMAT, MetaKey};
 use crate::storage::{
@@ -29,6 +29,36 @@ const META_FORMAT: u8 = 1;
 
 /// The format of a [`ClusterState`]. Format 1 was [`FormedState`].
 const STATE_FORMAT: u8 = 2;
+
+/// The format of an [`Acceptor`]. Format 1 was [`EarlierAcceptor`].
+const REGISTER_FORMAT: u8 = 2;
+
+/// What was promised and accepted, by releases whose ballots did not tell attempts apart.
+#[derive(Deserialize)]
+struct EarlierAcceptor {
+    base: StateStamp,
+    promised: Option<EarlierBallot>,
+    accepted: Option<(EarlierBallot, Box<ClusterState>)>,
+}
+
+#[derive(Deserialize)]
+struct EarlierBallot {
+    round: u64,
+    proposer: NodeId,
+}
+
+impl From<EarlierBallot> for Ballot {
+    fn from(EarlierBallot { round, proposer }: EarlierBallot) -> Self {
+        Self { round, proposer, attempt: 0 }
+    }
+}
+
+impl From<EarlierAcceptor> for Acceptor {
+    fn from(EarlierAcceptor { base, promised, accepted }: EarlierAcceptor) -> Self {
+        let accepted = accepted.map(|(ballot, state)| (ballot.into(), state));
+        Self::restored(base, promised.map(Ballot::from), accepted)
+    }
+}
 
 /// The cluster state of releases whose ring never changed.
 #[derive(Deserialize)]
@@ -279,12 +309,20 @@ impl<'a> Directory<'a> {
 
     /// What this node has promised and accepted about the next epoch; fsynced.
     pub(super) async fn keep_register(self, acceptor: &Acceptor) -> Result<(), CommitError> {
-        self.write(MetaKey::Register, acceptor).await
+        let mut batch = Batch::default();
+        batch.put(Space::Meta, MetaKey::Register, frame::encode(REGISTER_FORMAT, acceptor));
+        self.store.commit(batch, Syncing::Always).await
     }
 
     /// What this node has promised and accepted.
     pub(super) async fn register(self) -> Result<Option<Acceptor>, DirectoryError> {
-        self.read(&MetaKey::Register).await
+        let Some(stored) = self.store.get(Space::Meta, MetaKey::Register.to_bytes()).await? else {
+            return Ok(None);
+        };
+        if stored.first() == Some(&1) {
+            return Ok(Some(frame::decode::<EarlierAcceptor>(&stored, 1)?.into()));
+        }
+        Ok(Some(frame::decode(&stored, REGISTER_FORMAT)?))
     }
 
     /// A forced recovery, and its state as this node's own; fsynced.

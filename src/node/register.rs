@@ -130,7 +130,8 @@ impl Node {
         value: ClusterState,
     ) -> Result<Box<ClusterState>, u64> {
         let voters: BTreeSet<NodeId> = layout.state.voters().map(|node| node.id.clone()).collect();
-        let ballot = Ballot { round, proposer: self.settings.id.clone() };
+        let (proposer, attempt) = (self.settings.id.clone(), self.random.u64());
+        let ballot = Ballot { round, proposer, attempt };
         let mut proposal = Proposal::new(ballot, voters.clone(), value);
         let mut ask = proposal.prepare();
         loop {

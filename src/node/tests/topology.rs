@@ -141,6 +141,32 @@ async fn a_lost_node_is_replaced_by_another_and_a_wiped_one_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_two_changes_asked_of_one_node_at_once_one_is_decided() {
+    let world = World::new(5).started().await;
+    world.settle().await;
+    let weigh = |i: usize| ChangeRequest {
+        weight: [(id(i), crate::types::Weight::new(2.0).expect("in range"))].into(),
+        ..ChangeRequest::default()
+    };
+    for round in 0..20 {
+        let late = async {
+            tokio::time::sleep(Duration::from_micros(250 * round)).await;
+            world.change(1, weigh(3)).await
+        };
+        let (one, other) = tokio::join!(world.change(1, weigh(2)), late);
+        assert!(one.is_ok() != other.is_ok(), "{round}: {one:?}, {other:?}");
+        // The same epoch is the same state everywhere.
+        world.settled(60).await;
+        let back = ChangeRequest {
+            weight: [2, 3].map(|i| (id(i), crate::types::Weight::default())).into(),
+            ..ChangeRequest::default()
+        };
+        world.change(1, back).await.expect("nothing else runs");
+        world.settled(60).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_abort_returns_to_the_old_sets() {
     let keys = keys(100);
     let world = three_and_a_candidate(&keys).await;

@@ -19,13 +19,17 @@ use serde::{Deserialize, Serialize};
 use super::state::{ClusterState, StateStamp};
 use crate::types::NodeId;
 
-/// Orders the attempts of all proposers: by round, then by name.
+/// Orders the attempts of all proposers: by round, then by name. No two attempts have the same: what
+/// was accepted under a ballot is one state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ballot {
     /// Higher than any that the proposer has seen.
     pub round: u64,
     /// Whose it is.
     pub proposer: NodeId,
+    /// Drawn at random for each attempt: a node may make several at once, and remembers none of
+    /// them when it is started again.
+    pub attempt: u64,
 }
 
 /// What a proposer asks of a voter.
@@ -61,6 +65,15 @@ impl Acceptor {
     /// One that has promised nothing.
     pub const fn new(base: StateStamp) -> Self {
         Self { base, promised: None, accepted: None }
+    }
+
+    /// One with what it had promised and accepted.
+    pub const fn restored(
+        base: StateStamp,
+        promised: Option<Ballot>,
+        accepted: Option<(Ballot, Box<ClusterState>)>,
+    ) -> Self {
+        Self { base, promised, accepted }
     }
 
     /// What it has accepted.

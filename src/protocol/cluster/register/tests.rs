@@ -58,7 +58,10 @@ impl World {
 
     fn propose(&mut self, round: u64) {
         let number = self.proposals.len() as u64;
-        let ballot = Ballot { round, proposer: node(&format!("p{number}")) };
+        // Each node makes several attempts, also of the same round at once.
+        let proposer = node(&format!("p{}", number % 2));
+        let ballot =
+            Ballot { round, proposer, attempt: number.wrapping_mul(0x9e37_79b9_7f4a_7c15) };
         let proposal = Proposal::new(ballot, self.voters(), value(&state(), number));
         self.ask_all(self.proposals.len(), proposal.prepare());
         self.proposals.push((proposal, false));
