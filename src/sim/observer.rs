@@ -39,6 +39,8 @@ struct State {
     /// Who has persisted a state.
     formed: BTreeSet<usize>,
     batches: u64,
+    /// The same, by node.
+    by_node: BTreeMap<usize, u64>,
     contradictions: Vec<String>,
     /// What was stripped, by key: nothing else is deleted for good. By husks, as what else was queued
     /// for a disk may never have come there.
@@ -60,6 +62,7 @@ impl Observer {
     pub fn saw(&self, node: usize, batch: &Batch) {
         let mut state = self.lock();
         state.batches += u64::from(!batch.is_empty());
+        *state.by_node.entry(node).or_default() += u64::from(!batch.is_empty());
         let is_quarantine = batch
             .changes()
             .iter()
@@ -102,9 +105,9 @@ impl Observer {
         self.lock().formed.len()
     }
 
-    /// How many batches that change something were queued.
-    pub fn batches(&self) -> u64 {
-        self.lock().batches
+    /// How many batches that change something were queued on a machine's disk.
+    pub fn batches_of(&self, node: usize) -> u64 {
+        self.lock().by_node.get(&node).copied().unwrap_or_default()
     }
 
     /// What was deleted for good of each key.
