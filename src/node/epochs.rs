@@ -27,7 +27,7 @@ use super::imprint::leaf_of;
 use super::instruments::PlantedBug;
 use super::layout::{Layout, LayoutError};
 use super::locks::KeyGuard;
-use super::take_in::TakenIn;
+use super::taken_in::{self, TakenIn};
 use super::watched::Watched;
 use super::{Node, Phase};
 use crate::peer::PeerAddress;
@@ -294,7 +294,7 @@ impl Node {
             .filter(|(vnode, _)| is_fresh(vnode))
             .collect();
         for (vnode, taken) in &fresh {
-            super::take_in::put(&mut batch, *vnode, taken);
+            taken_in::put(&mut batch, *vnode, taken);
             for bucket in comes.iter().filter(|_| own.contains(vnode)) {
                 if layout.state.next_factor_of(bucket) == vnode.table {
                     let partitions = layout.state.partitions;

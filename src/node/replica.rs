@@ -1,10 +1,10 @@
-//! This node's own copy of a key: reading it, minting a write, merging a record into it.
+//! This node's own copy of a key: reading it, minting a write, committing what changes it. Merging is
+//! in `merge`.
 //!
 //! Each change reads, computes and commits under the key's lock, and holds it until the batch is
 //! durable or has failed (correctness, section 2). So nothing is ever built on a batch whose fate
 //! is open, and a failed one fails only the writes that were grouped with it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,10 +16,10 @@ use super::hints::HintsOfBatch;
 use super::imprint::{Change, Imprint};
 use super::instruments::{MintedWrite, PlantedBug};
 use super::locks::KeyGuard;
-use super::vnodes::{PurgeStanding, Retirement};
+use super::vnodes::Retirement;
 use super::{Node, Phase};
 use crate::peer::messages::{Carried, Refusal};
-use crate::protocol::causality::{Content, Context, DecodeError, Dot, Merge, Record, Summary};
+use crate::protocol::causality::{Content, Context, DecodeError, Dot, Record, Summary};
 use crate::protocol::cluster::StateStamp;
 use crate::protocol::operation::{Condition, EtagSet, Seen};
 use crate::storage::schema::record_key;
@@ -107,24 +107,24 @@ impl Minted {
 
 /// Whose dots a batch brings to this vnode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Carries {
+pub(super) enum Carries {
     MintedDot,
     OthersDots,
 }
 
 /// A change of a record, ready to be committed.
-struct RecordChange {
+pub(super) struct RecordChange {
     /// In its stored form.
-    record: Bytes,
-    change: Change,
-    carries: Carries,
+    pub(super) record: Bytes,
+    pub(super) change: Change,
+    pub(super) carries: Carries,
     /// What changes in the same batch.
-    beside: HintsOfBatch,
+    pub(super) beside: HintsOfBatch,
 }
 
 /// Why a stored record could not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unreadable {
+pub(super) enum Unreadable {
     /// It is not what was written.
     Corrupt,
     /// It may be well: the store failed, or a newer release wrote it.
@@ -151,7 +151,7 @@ impl From<Refusal> for MintError {
 impl Node {
     /// What is stored of a key, decoded; from memory where it can be had there. `None` where
     /// nothing is stored.
-    async fn load<T>(
+    pub(super) async fn load<T>(
         &self,
         place: &Place,
         decode: impl FnOnce(Bytes) -> Result<T, DecodeError>,
@@ -304,231 +304,6 @@ impl Node {
         Ok(Minted { record, stored, dot, replaced, absent: mint.absent, committed, is_stored_here })
     }
 
-    /// Merges another replica's record into this node's; durable when it returns. Returns what is
-    /// there then, if it is something else than what came.
-    pub(super) async fn merge(
-        self: &Arc<Self>,
-        at: &StateStamp,
-        place: &Place,
-        carried: Carried,
-        from: &NodeId,
-        deadline: Instant,
-    ) -> Result<Option<Carried>, Refusal> {
-        let too_early = match self.instruments.has(PlantedBug::MergeOutsideTheLock) {
-            true => self.load(place, Record::from_stored_bytes).await.ok().flatten(),
-            false => None,
-        };
-        if self.instruments.has(PlantedBug::EpochCheckedBeforeCommit) {
-            // What a slow disk does: the check was long before.
-            let ms = if self.random.u64().is_multiple_of(3) { 3_000 } else { 0 };
-            tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
-        }
-        let guard = tokio::time::timeout_at(deadline, self.locks.lock(&place.key)).await;
-        let guard = guard.map_err(|_| Refusal::TooLate)?;
-        self.admit(at, &guard)?;
-        self.refuse_writes()?;
-        let merged = self.merge_into(place, carried, from, (&guard, too_early)).await?;
-        let (differing, Some((record, change))) = merged else { return Ok(merged.0) };
-        let write = RecordChange {
-            record,
-            change,
-            carries: Carries::OthersDots,
-            beside: HintsOfBatch::default(),
-        };
-        let committed = self.commit(place, write, guard)?.await;
-        committed.map_err(|_| Refusal::StoreFailed)?;
-        Ok(differing)
-    }
-
-    /// Refuses a key that does not belong to a vnode, now or after the running transition.
-    fn refuse_misplaced(&self, place: &Place) -> Result<(), Refusal> {
-        if self.instruments.has(PlantedBug::EpochCheckedBeforeCommit) {
-            return Ok(());
-        }
-        let layout = self.layout().ok_or(Refusal::NotServing)?;
-        let state = &layout.state;
-        let is_there = state.vnode_of(&place.path) == place.vnode
-            || state.next_vnode_of(&place.path) == place.vnode;
-        if is_there && layout.has_role(place.vnode) { Ok(()) } else { Err(Refusal::NoReplica) }
-    }
-
-    /// Takes notice of the number under which a key's record was read elsewhere. While the key goes
-    /// from one vnode to another, numbers of the two don't compare; nothing is purged then, and the
-    /// epoch tells what is old.
-    async fn meet_number_of(
-        self: &Arc<Self>,
-        place: &Place,
-        number: PurgeNumber,
-    ) -> Result<(), Refusal> {
-        let layout = self.layout().ok_or(Refusal::NotServing)?;
-        if layout.is_moving(&place.path) {
-            return Ok(());
-        }
-        self.meet_purge_number(place.vnode, number).await
-    }
-
-    /// Takes notice of the number under which something was read elsewhere (correctness, section 6,
-    /// "Fence").
-    pub(super) async fn meet_purge_number(
-        self: &Arc<Self>,
-        vnode: VnodeId,
-        number: PurgeNumber,
-    ) -> Result<(), Refusal> {
-        match self.vnodes.purge_standing(vnode, number) {
-            PurgeStanding::Current => return Ok(()),
-            PurgeStanding::Stale if self.instruments.has(PlantedBug::PurgeWithoutFence) => {
-                return Ok(());
-            }
-            PurgeStanding::Stale => {
-                return Err(Refusal::StalePurge(self.vnodes.purge_number(vnode)));
-            }
-            PurgeStanding::Ahead => {}
-            // It was asked for no promise yet.
-            PurgeStanding::Unpromised
-                if self.layout().is_some_and(|layout| layout.is_incoming(vnode)) => {}
-            PurgeStanding::Unpromised => {
-                tracing::error!(%vnode, %number, "a purge number that was never promised here: this vnode has lost state");
-                self.metrics.alarm("lost-history");
-                self.retire(vnode, Retirement::LostHistory);
-                // What is being mended is known to have lost something.
-                if !self.vnodes.is_incomplete(vnode) {
-                    self.mark_incomplete(vnode).await?;
-                }
-            }
-        }
-        self.vnodes.enter_purge(vnode, number, &*self.store).await.map_err(|error| {
-            tracing::error!(%vnode, %error, "a purge number could not be kept");
-            Refusal::StoreFailed
-        })
-    }
-
-    /// Merges many records of one vnode, in one batch; durable when it returns. For each what is
-    /// there then, if it is something else than what came.
-    pub(super) async fn merge_all(
-        self: &Arc<Self>,
-        at: &StateStamp,
-        vnode: VnodeId,
-        records: Vec<(KeyPath, Carried)>,
-        from: &NodeId,
-        deadline: Instant,
-    ) -> Vec<(KeyPath, Result<Option<Carried>, Refusal>)> {
-        let places: Vec<(Place, Carried)> =
-            records.into_iter().map(|(path, c)| (Place::new(vnode, path), c)).collect();
-        let lock = self.locks.lock_all(places.iter().map(|(place, _)| &place.key[..]));
-        let guard = match tokio::time::timeout_at(deadline, lock).await {
-            Ok(guard) => guard,
-            Err(_) => return refuse_all(places, &Refusal::TooLate),
-        };
-        if let Err(refusal) = self.admit(at, &guard).and_then(|()| self.refuse_writes()) {
-            return refuse_all(places, &refusal);
-        }
-        let mut merged = Vec::with_capacity(places.len());
-        let mut batch = Batch::default();
-        let mut changes = Vec::new();
-        let mut done: BTreeSet<Bytes> = BTreeSet::new();
-        for (place, carried) in places {
-            // A key that comes twice is merged into what is there after the batch: not here.
-            if !done.insert(place.key.clone()) {
-                merged.push((place.path, Err(Refusal::TooLate)));
-                continue;
-            }
-            match self.merge_into(&place, carried, from, (&guard, None)).await {
-                Ok((differing, change)) => {
-                    if let Some((record, change)) = change {
-                        batch.put(Space::Records, place.key.clone(), record);
-                        change.add_to(&mut batch, &place, self.shape(), self.clock.wall_ms());
-                        changes.push((place.clone(), change));
-                    }
-                    merged.push((place.path, Ok(differing)));
-                }
-                Err(refusal) => merged.push((place.path, Err(refusal))),
-            }
-        }
-        if batch.is_empty() {
-            return merged;
-        }
-        match self.commit_all(vnode, batch, changes, guard).await {
-            Ok(()) => merged,
-            Err(refusal) => {
-                let failed = |merged: Result<_, _>| merged.and(Err(refusal.clone()));
-                merged.into_iter().map(|(path, merged)| (path, failed(merged))).collect()
-            }
-        }
-    }
-
-    /// What a record comes to when another one is merged into it: what differs from that one, and
-    /// the change, if there is one. Under the key's lock.
-    async fn merge_into(
-        self: &Arc<Self>,
-        place: &Place,
-        carried: Carried,
-        from: &NodeId,
-        (held, too_early): (&KeyGuard, Option<Record>),
-    ) -> Result<(Option<Carried>, Option<(Bytes, Change)>), Refusal> {
-        let Carried { record: stored, purge } = carried;
-        let incoming = Record::from_stored_bytes(stored.clone()).map_err(|_| Refusal::Malformed)?;
-        self.refuse_misplaced(place)?;
-        self.meet_number_of(place, purge).await?;
-        let (stored_here, imprint) = self.record_to_change(place, held).await?;
-        let mut record = too_early.unwrap_or(stored_here);
-        self.observe(&incoming, from);
-        if self.look_for_lost_history(place, &record, incoming.context()) {
-            self.mark_incomplete(place.vnode).await?;
-        }
-        let is_absent = record.is_absent();
-        let merge = self.merge_records(&mut record, &incoming);
-        self.alarm_about(place, &merge);
-        let purge = self.vnodes.purge_number(place.vnode);
-        let differs = !is_absent && record != incoming;
-        let bytes = if differs { record.to_stored_bytes() } else { stored };
-        let differing = differs.then(|| Carried { record: bytes.clone(), purge });
-        let change = Change { before: imprint, after: Imprint::of(&record) };
-        Ok((differing, merge.changed.then_some((bytes, change))))
-    }
-
-    /// Commits the changes of many records; runs to its end even if nobody waits for it.
-    async fn commit_all(
-        self: &Arc<Self>,
-        vnode: VnodeId,
-        batch: Batch,
-        changes: Vec<(Place, Change)>,
-        guard: KeyGuard,
-    ) -> Result<(), Refusal> {
-        let queued = self.store.commit(batch, Syncing::AsConfigured);
-        let node = Arc::clone(self);
-        let applied = self.tasks.spawn(async move {
-            let outcome = queued.await;
-            for (place, change) in &changes {
-                match &outcome {
-                    Ok(()) => node.change_tree(place, *change),
-                    Err(_) => node.settle(place, *change).await,
-                }
-            }
-            drop(guard);
-            outcome.map_err(|error| node.commit_failed(vnode, &error, Carries::OthersDots))
-        });
-        applied.await.unwrap_or(Err(Refusal::StoreFailed))
-    }
-
-    fn alarm_about(&self, place: &Place, merge: &Merge) {
-        for dot in &merge.alarms {
-            tracing::error!(key = ?place.path, %dot, "one dot with two values: the greater checksum is kept");
-            self.metrics.alarm("one-dot-two-values");
-        }
-    }
-
-    fn merge_records(&self, mine: &mut Record, theirs: &Record) -> Merge {
-        let newest = |record: &Record| record.heads().map(|head| head.stamp).max();
-        if self.instruments.has(PlantedBug::WallClockMerge) {
-            let changed = newest(mine) < newest(theirs);
-            if changed {
-                mine.clone_from(theirs);
-            }
-            return Merge { changed, ..Merge::default() };
-        }
-        mine.merge(theirs)
-    }
-
     /// Whether a read of this key may count. What comes back is for
     /// [`Node::refuse_if_found_since`].
     fn refuse_incomplete(&self, place: &Place) -> Result<u64, Refusal> {
@@ -613,7 +388,7 @@ impl Node {
     /// dot of it. The lock is held until its outcome is known, by a task of its own:
     /// whoever waits for the outcome may go away. If a minted batch's outcome is not known to be
     /// good, the actor is retired before the lock is released.
-    fn commit(
+    pub(super) fn commit(
         self: &Arc<Self>,
         place: &Place,
         write: RecordChange,
@@ -673,7 +448,12 @@ impl Node {
 
     /// A batch failed or its outcome is unknown: a dot that was minted in it may be lost here and
     /// live elsewhere.
-    fn commit_failed(&self, vnode: VnodeId, error: &CommitError, carries: Carries) -> Refusal {
+    pub(super) fn commit_failed(
+        &self,
+        vnode: VnodeId,
+        error: &CommitError,
+        carries: Carries,
+    ) -> Refusal {
         tracing::error!(%vnode, %error, "a batch failed");
         self.metrics.alarm("failed-batch");
         self.hints.doubt();
@@ -689,7 +469,7 @@ impl Node {
 
     /// Retires a vnode's actor in memory. The run can no longer end as a clean one, so that a
     /// restart retires it too.
-    fn retire(&self, vnode: VnodeId, why: Retirement) {
+    pub(super) fn retire(&self, vnode: VnodeId, why: Retirement) {
         self.is_tainted.store(true, Ordering::SeqCst);
         if self.vnodes.retire(vnode) {
             tracing::warn!(%vnode, reason = why.name(), "an actor was retired");
@@ -700,7 +480,12 @@ impl Node {
     /// Whether somebody knows more of this vnode's own writes than the vnode does: it has lost
     /// history, or was lied to, and mints no more under that actor (correctness, section 2,
     /// retirement 5).
-    fn look_for_lost_history(&self, place: &Place, here: &Record, there: &Context) -> bool {
+    pub(super) fn look_for_lost_history(
+        &self,
+        place: &Place,
+        here: &Record,
+        there: &Context,
+    ) -> bool {
         let current = self.vnodes.current(place.vnode);
         let is_lost = current.is_some_and(|m| here.lacks_history_of(m.actor, m.floor, there));
         if is_lost {
@@ -764,13 +549,6 @@ impl Node {
             Refusal::StoreFailed
         })
     }
-}
-
-fn refuse_all(
-    places: Vec<(Place, Carried)>,
-    refusal: &Refusal,
-) -> Vec<(KeyPath, Result<Option<Carried>, Refusal>)> {
-    places.into_iter().map(|(place, _)| (place.path, Err(refusal.clone()))).collect()
 }
 
 /// Whether all conditions hold for a set of versions.

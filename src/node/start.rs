@@ -42,7 +42,7 @@ use super::quarantine::Quarantine;
 use super::repair::Repair;
 use super::seams::{Clock, Randomness};
 use super::sending::Sending;
-use super::take_in::TakeIns;
+use super::taken_in::TakeIns;
 use super::tasks::Tasks;
 use super::transitions::Transitions;
 use super::trees::Trees;

@@ -11,29 +11,23 @@
 //! belongs to one transition; after a crash the bulk begins again as a pass, which moves only what
 //! is not there yet. Whatever comes is merged, never written over a record.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Node;
 use super::calls::PeerFailure;
-use super::directory::DirectoryError;
 use super::instruments::PlantedBug;
 use super::layout::{Layout, Peer};
 use super::pace::Pace;
+use super::taken_in::{self, Passed, TakenIn};
 use crate::peer::messages::{Answer, Carried, Progress, Refusal, Request};
 use crate::protocol::cluster::TransitionPhase;
-use crate::storage::schema::MetaKey;
-use crate::storage::{Batch, KeyRange, ScanLimit, Space, Store, Syncing, frame};
-use crate::types::{DataIncarnation, Epoch, KeyPath, NodeId, ReplicationFactor, VnodeId};
-
-/// The format of a [`TakenIn`].
-const FORMAT: u8 = 1;
+use crate::storage::{Batch, ScanLimit, Space, Syncing};
+use crate::types::{Epoch, KeyPath, ReplicationFactor, VnodeId};
 
 /// How long one request may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,132 +37,6 @@ const VNODES_TOGETHER: usize = 4;
 
 /// The records of one page, in bytes.
 const PAGE_BYTES: u32 = 1 << 20;
-
-/// How far a vnode is taken in, as it is persisted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct TakenIn {
-    /// By which transition.
-    pub(super) begun: Epoch,
-    /// The bulk is there.
-    has_bulk: bool,
-    /// The old replicas that were passed over.
-    passed: BTreeSet<Passed>,
-}
-
-/// An old replica: of which table, on which node and disk.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Passed {
-    table: ReplicationFactor,
-    node: NodeId,
-    incarnation: DataIncarnation,
-}
-
-impl TakenIn {
-    /// Nothing is there yet.
-    pub(super) const fn new(begun: Epoch) -> Self {
-        Self { begun, has_bulk: false, passed: BTreeSet::new() }
-    }
-}
-
-/// Adds to a batch how far a vnode is taken in.
-pub(super) fn put(batch: &mut Batch, vnode: VnodeId, taken: &TakenIn) {
-    batch.put(Space::Meta, MetaKey::TakeIn(vnode), frame::encode(FORMAT, taken));
-}
-
-/// See the module's head.
-#[derive(Debug, Default)]
-pub(super) struct TakeIns {
-    vnodes: Mutex<BTreeMap<VnodeId, TakenIn>>,
-    /// Why vnodes could not be taken in when that was last tried.
-    failures: Mutex<BTreeMap<VnodeId, String>>,
-    bytes: AtomicU64,
-    /// When the running transition's first byte came, for the rate.
-    since: Mutex<Option<Instant>>,
-}
-
-impl TakeIns {
-    /// Reads what is persisted.
-    pub(super) async fn load(store: &dyn Store) -> Result<Self, DirectoryError> {
-        let take_ins = Self::default();
-        let mut range: KeyRange = MetaKey::take_ins();
-        let limit = ScanLimit { entries: 1_024, bytes: 1 << 20 };
-        loop {
-            let page = store.scan(Space::Meta, range.clone(), limit).await?;
-            for (key, value) in &page.entries {
-                if let Some(MetaKey::TakeIn(vnode)) = MetaKey::from_bytes(key) {
-                    take_ins.set(vnode, frame::decode(value, FORMAT)?);
-                }
-            }
-            match page.next {
-                Some(next) => range = range.resume_at(next),
-                None => return Ok(take_ins),
-            }
-        }
-    }
-
-    /// Which transition began to take a vnode in.
-    pub(super) fn begun(&self, vnode: VnodeId) -> Option<Epoch> {
-        self.lock().get(&vnode).map(|taken| taken.begun)
-    }
-
-    /// All of them.
-    pub(super) fn all(&self) -> impl Iterator<Item = (VnodeId, TakenIn)> + use<> {
-        self.lock().clone().into_iter()
-    }
-
-    /// Forgets those of other transitions.
-    pub(super) fn keep(&self, begun: Option<Epoch>) {
-        let mut vnodes = self.lock();
-        let before = vnodes.len();
-        vnodes.retain(|_, taken| Some(taken.begun) == begun);
-        if vnodes.len() < before || begun.is_none() {
-            self.failures.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            self.bytes.store(0, Ordering::Relaxed);
-            *self.since.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        }
-    }
-
-    /// How far a vnode is.
-    pub(super) fn set(&self, vnode: VnodeId, taken: TakenIn) {
-        self.lock().insert(vnode, taken);
-    }
-
-    fn get(&self, vnode: VnodeId, begun: Epoch) -> TakenIn {
-        let known = self.lock().get(&vnode).filter(|taken| taken.begun == begun).cloned();
-        known.unwrap_or_else(|| TakenIn::new(begun))
-    }
-
-    /// Keeps why a vnode could not be taken in; `None`: it was.
-    fn failed(&self, vnode: VnodeId, why: Option<String>) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        match why {
-            Some(why) => drop(failures.insert(vnode, why)),
-            None => drop(failures.remove(&vnode)),
-        }
-    }
-
-    /// Why it does not go on, each reason once.
-    fn failures(&self) -> BTreeSet<String> {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.values().cloned().collect()
-    }
-
-    fn moved(&self, bytes: u64) {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        since.get_or_insert_with(Instant::now);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn rate(&self) -> u64 {
-        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        let seconds = since.map_or(0.0, |since| since.elapsed().as_secs_f64());
-        if seconds < 0.1 { 0 } else { (self.bytes.load(Ordering::Relaxed) as f64 / seconds) as u64 }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<VnodeId, TakenIn>> {
-        self.vnodes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A vnode that is to be taken in.
 #[derive(Clone, Debug)]
@@ -359,7 +227,7 @@ impl Node {
         synced.inspect_err(|_| self.disk.suspect())?;
         self.refuse_stale(&layout.stamp)?;
         let mut batch = Batch::default();
-        put(&mut batch, vnode, &taken);
+        taken_in::put(&mut batch, vnode, &taken);
         let kept = self.store.commit(batch, Syncing::Always).await;
         kept.inspect_err(|_| self.disk.suspect())?;
         self.take_ins.set(vnode, taken);
@@ -527,7 +395,7 @@ impl Node {
             has_hints: self.keeps_hints().await,
             vnodes_total: jobs.len() as u32,
             vnodes_done: done,
-            bytes: self.take_ins.bytes.load(Ordering::Relaxed),
+            bytes: self.take_ins.bytes(),
             bytes_per_second: self.take_ins.rate(),
             waiting_for: waiting_for.into_iter().collect(),
         }
