@@ -419,3 +419,35 @@ fn next_boot(previous: Option<&Boot>, is_clean: bool, durability: Durability, no
 fn put<T: Serialize>(batch: &mut Batch, key: MetaKey, value: &T) {
     batch.put(Space::Meta, key, frame::encode(META_FORMAT, value));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::cluster::register::{Ask, Vote};
+    use crate::storage::MemoryStore;
+
+    #[tokio::test]
+    async fn promises_of_the_format_before_bind_as_before() {
+        let base = StateStamp {
+            cluster: ClusterId::new(7),
+            recovery: RecoveryNumber::default(),
+            epoch: Epoch::default(),
+            hash: 9,
+        };
+        let promised = Some((5_u64, NodeId::new("b").expect("valid")));
+        let earlier = (base, promised, None::<((u64, NodeId), ClusterState)>);
+        let store = MemoryStore::new(Durability::Sync);
+        let mut batch = Batch::default();
+        batch.put(Space::Meta, MetaKey::Register, frame::encode(1, &earlier));
+        store.commit(batch, Syncing::Always).await.expect("it is stored");
+        let directory = Directory::new(&store);
+        let mut acceptor = directory.register().await.expect("it is read").expect("it is there");
+        let ballot =
+            |round| Ballot { round, proposer: NodeId::new("b").expect("valid"), attempt: 1 };
+        assert!(matches!(acceptor.vote(Ask::Prepare(ballot(4))), Vote::Outbid(_)));
+        assert!(matches!(acceptor.vote(Ask::Prepare(ballot(5))), Vote::Promised(None)));
+        directory.keep_register(&acceptor).await.expect("it is kept");
+        let kept = directory.register().await.expect("it is read");
+        assert_eq!(kept, Some(acceptor), "and comes back in the present one");
+    }
+}

@@ -277,7 +277,7 @@ impl Node {
         let peer = Arc::clone(set.peer(replica));
         let (at, place) = (set.at, Place::new(set.vnode_at(replica), job.path.clone()));
         let (deadline, request_id) = (job.deadline, job.request_id.clone());
-        let is_local = set.is_here(replica);
+        let (is_local, is_new) = (set.is_here(replica), replica.0 >= set.n());
         Box::pin(async move {
             let outcome = if is_local {
                 // Runs to its end even if the read does not wait for it.
@@ -290,7 +290,8 @@ impl Node {
             } else {
                 let (table, path) = (place.vnode.table, place.path);
                 let request = Request::Merge { path, table, record: stored, answers: false };
-                let answer = node.call(&at, &peer, request, deadline, Some(request_id)).await;
+                let peer = (&*peer, is_new);
+                let answer = node.call_replica(&at, peer, request, deadline, request_id).await;
                 answer.and_then(|answer| match answer {
                     PeerAnswer::Merged(_) => Ok(()),
                     _ => Err(PeerFailure::WrongAnswer),

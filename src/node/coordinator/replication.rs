@@ -19,12 +19,13 @@ use crate::node::replica::{Minted, Place};
 use crate::node::{Node, Phase};
 use crate::peer::messages::{Answer, Carried, Refusal, Request, WriteFailure};
 use crate::protocol::causality::{Context, ContextToken, Dot, Summary, token_cover_after_write};
+use crate::protocol::cluster::StateStamp;
 use crate::protocol::operation::{
     Acks, EtagSet, OperationError, ReplicaOutcome, Seen, WriteAnswer,
 };
 use crate::protocol::quorum::{Put, PutProgress, ReplicaIndex};
 use crate::storage::BoxFuture;
-use crate::types::NodeId;
+use crate::types::{NodeId, RequestId};
 
 /// How soon a replica that has just been taken in is asked again.
 const NEW_REPLICA_AFTER: Duration = Duration::from_millis(20);
@@ -297,23 +298,16 @@ impl<'a> Replication<'a> {
         let (deadline, request_id) = (self.job.deadline, self.job.request_id.clone());
         let is_new = replica.0 >= self.set.n();
         Box::pin(async move {
-            let is_in_time = || Instant::now() + NEW_REPLICA_AFTER < deadline;
             loop {
-                let path = place.path.clone();
-                let record_to_send = record.clone();
-                let request =
-                    Request::Merge { path, table, record: record_to_send, answers: false };
+                let (path, sent) = (place.path.clone(), record.clone());
+                let request = Request::Merge { path, table, record: sent, answers: false };
+                let request_id = request_id.clone();
                 let answer =
-                    node.call(&at, &peer, request, deadline, Some(request_id.clone())).await;
+                    node.call_replica(&at, (&peer, is_new), request, deadline, request_id).await;
                 let number = match answer {
                     Ok(Answer::Merged(_)) => return (replica, Ok(Sending::Taken)),
                     Ok(_) => return (replica, Err(PeerFailure::WrongAnswer)),
                     Err(PeerFailure::Refused(Refusal::StalePurge(number))) => number,
-                    // It has just been taken in, and comes to serve in a moment.
-                    Err(failure) if is_new && is_not_there_yet(&failure) && is_in_time() => {
-                        tokio::time::sleep(NEW_REPLICA_AFTER).await;
-                        continue;
-                    }
                     Err(failure) => return (replica, Err(failure)),
                 };
                 // Purged meanwhile: what is read again holds the write, or what replaced it; unless
@@ -408,6 +402,30 @@ impl<'a> Replication<'a> {
         let cover =
             token_cover_after_write(&minted.record, &seen_by_client, &minted.replaced, minted.dot);
         ContextToken::seal(&cover, &self.job.path, self.node.token_key_of(&self.layout))
+    }
+}
+
+impl Node {
+    /// Calls a replica for a write or a repair. A new one has just been taken in and comes to serve in
+    /// a moment: it is asked again, until the deadline.
+    pub(super) async fn call_replica(
+        self: &Arc<Self>,
+        at: &StateStamp,
+        (peer, is_new): (&Peer, bool),
+        request: Request,
+        deadline: Instant,
+        request_id: RequestId,
+    ) -> Result<Answer, PeerFailure> {
+        let is_in_time = || Instant::now() + NEW_REPLICA_AFTER < deadline;
+        loop {
+            let request_id = Some(request_id.clone());
+            match self.call(at, peer, request.clone(), deadline, request_id).await {
+                Err(failure) if is_new && is_not_there_yet(&failure) && is_in_time() => {
+                    tokio::time::sleep(NEW_REPLICA_AFTER).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 }
 

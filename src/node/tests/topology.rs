@@ -167,6 +167,32 @@ async fn of_two_changes_asked_of_one_node_at_once_one_is_decided() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_that_repairs_waits_for_a_replica_that_has_just_been_taken_in() {
+    let mut world = World::new(3).configure(|s| s.hints.max_bytes = 0).started().await;
+    world.settle().await;
+    let key = path("b", "key");
+    world.put(1, &key, "v").level(Level::All).ok().await;
+    world.start_candidate(4, false).await;
+    world.settle().await;
+    // Node 3 lacks this, and nothing but a read brings it there soon.
+    world.network.cut(&address(1), &address(3));
+    world.put(1, &key, "w").ok().await;
+    world.network.heal(&address(1), &address(3));
+    for i in 1..4 {
+        let slow = Duration::from_millis(200);
+        world.network.delay(&address(4), &address(i), slow..=slow);
+    }
+    let replace = ChangeRequest { replace: [(id(3), id(4))].into(), ..ChangeRequest::default() };
+    world.change(1, replace).await.expect("it fits");
+    world.crash(2);
+    assert!(!world.serves(4), "it is still starting");
+    // The repair needs two of the new set: nodes 1, 2 and 4.
+    assert_eq!(world.values(1, &key).await, ["w"]);
+    world.start(&[2]).await;
+    world.settled(60).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_abort_returns_to_the_old_sets() {
     let keys = keys(100);
     let world = three_and_a_candidate(&keys).await;
