@@ -14,8 +14,9 @@
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::workload::FREE_KEYS;
 use super::{
-    Action, Call, ClientPlan, Fault, KeyKind, PlannedAction, PlannedFault, Scenario, Weather, With,
+    Action, Call, ClientPlan, Fault, KeyKind, PlannedAction, PlannedFault, Scenario, Step, Weather,
 };
 use crate::storage::Durability;
 use crate::types::Level;
@@ -27,7 +28,6 @@ const WRITES_UNTIL_MS: u64 = 26_000;
 const CHANGE_AT_MS: u64 = 27_000;
 const READS_FROM_MS: u64 = 30_000;
 const CUT_UNTIL_MS: u64 = 52_000;
-const ENDS_MS: u64 = 60_000;
 
 /// Makes a scenario one of these.
 pub(super) fn turn(scenario: &mut Scenario, random: &mut StdRng) {
@@ -59,51 +59,60 @@ pub(super) fn turn(scenario: &mut Scenario, random: &mut StdRng) {
     scenario.durability = Durability::Sync;
     scenario.weather = Weather::FAIR;
     scenario.clocks = vec![(0, 0); nodes + SPARES];
-    let kinds: Vec<KeyKind> = scenario.keys.iter().map(|key| key.kind.clone()).collect();
-    for (client, plan) in scenario.clients.iter_mut().enumerate() {
-        rewrite(plan, client, &kinds, (writer, nodes), random);
+    for client in 0..scenario.clients.len() {
+        let kind = |step: &Step| &scenario.keys[step.key].kind;
+        let steps = script(&scenario.clients[client], client, kind, (writer, nodes), random);
+        scenario.clients[client] = ClientPlan { steps };
     }
 }
 
-/// Has a script write through one node before the change, and read after it.
-fn rewrite(
-    plan: &mut ClientPlan,
+/// The writes of a script through one node before the change, its reads after.
+fn script<'a>(
+    plan: &ClientPlan,
     client: usize,
-    kinds: &[KeyKind],
+    kind: impl Fn(&Step) -> &'a KeyKind,
     (writer, nodes): (usize, usize),
     random: &mut StdRng,
-) {
-    let writes = plan.steps.len() / 3;
-    let reads = plan.steps.len() - writes;
-    for (number, step) in plan.steps.iter_mut().enumerate() {
-        let is_write = matches!(step.call, Call::Put(_) | Call::Delete(_));
-        let builds_on_itself = match &kinds[step.key] {
+) -> Vec<Step> {
+    let (mut steps, mut at_ms, mut think_ms) = (Vec::new(), 0, 0);
+    for step in &plan.steps {
+        at_ms += step.think_ms;
+        think_ms += step.think_ms;
+        let is_anybodys = matches!(kind(step), KeyKind::Free | KeyKind::Lww);
+        let is_own = match kind(step) {
             KeyKind::Register { writer } => *writer == client,
             KeyKind::Chains { writers } => writers.contains(&client),
             KeyKind::Free | KeyKind::Lww => false,
         };
-        let (from_ms, until_ms, count) = match number < writes {
-            true => (CUT_FROM_MS, WRITES_UNTIL_MS, writes),
-            false => (READS_FROM_MS, ENDS_MS, reads),
+        let is_write = matches!(step.call, Call::Put(_) | Call::Delete(_));
+        let (call, node) = match at_ms {
+            CUT_FROM_MS..WRITES_UNTIL_MS if is_write => (step.call, writer),
+            READS_FROM_MS.. if is_anybodys || !is_own => {
+                (Call::GetTwice, random.random_range(0..nodes))
+            }
+            _ => continue,
         };
-        let mean_ms = (until_ms - from_ms) / count as u64;
-        step.think_ms = random.random_range(0..2 * mean_ms);
-        if number == 0 {
-            step.think_ms += CUT_FROM_MS;
-        } else if number == writes {
-            step.think_ms += READS_FROM_MS - WRITES_UNTIL_MS;
-        }
-        let is_in_place = if number < writes { is_write } else { !builds_on_itself };
-        if !is_in_place {
-            // What nobody builds on: those keys come first.
-            step.key %= kinds.iter().take_while(|kind| **kind == KeyKind::Free).count();
-        }
-        (step.call, step.node) = match number < writes {
-            true if is_write => (step.call, writer),
-            true => (Call::Put(With::OwnRead), writer),
-            false => (Call::GetTwice, random.random_range(0..nodes)),
-        };
-        (step.level, step.sloppy, step.hangs_up_ms) = (Level::Quorum, false, None);
-        step.timeout_ms = 3_000;
+        let think_ms = std::mem::take(&mut think_ms);
+        let (level, sloppy, hangs_up_ms) = (Level::Quorum, false, None);
+        let timeout_ms = 3_000;
+        steps.push(Step {
+            think_ms,
+            key: step.key,
+            node,
+            call,
+            level,
+            sloppy,
+            timeout_ms,
+            hangs_up_ms,
+        });
     }
+    // As many as elsewhere: what did not fit is read in the end.
+    for number in steps.len()..plan.steps.len() {
+        let (key, node, call) = (number % FREE_KEYS, number % nodes, Call::GetTwice);
+        let (level, sloppy, hangs_up_ms) = (Level::Quorum, false, None);
+        let (think_ms, timeout_ms) = (100, 3_000);
+        let step = Step { think_ms, key, node, call, level, sloppy, timeout_ms, hangs_up_ms };
+        steps.push(step);
+    }
+    steps
 }

@@ -104,7 +104,7 @@ pub struct ClientPlan {
 
 const CLIENTS: usize = 16;
 const STEPS: usize = 130;
-const FREE_KEYS: usize = 30;
+pub(super) const FREE_KEYS: usize = 30;
 const HOT_KEYS: usize = 2;
 const LWW_KEYS: usize = 3;
 const REGISTERS: usize = 4;
