@@ -293,12 +293,13 @@ impl Node {
             .flat_map(|begun| next.iter().map(move |vnode| (*vnode, TakenIn::new(begun))))
             .filter(|(vnode, _)| is_fresh(vnode))
             .collect();
+        let mut has_emptied = false;
         for (vnode, taken) in &fresh {
             taken_in::put(&mut batch, *vnode, taken);
             for bucket in comes.iter().filter(|_| own.contains(vnode)) {
                 if layout.state.next_factor_of(bucket) == vnode.table {
                     let partitions = layout.state.partitions;
-                    self.empty_of(&mut batch, *vnode, bucket, partitions).await?;
+                    has_emptied |= self.empty_of(&mut batch, *vnode, bucket, partitions).await?;
                 }
             }
         }
@@ -307,7 +308,7 @@ impl Node {
             done.inspect_err(|_| self.disk.suspect())?;
         }
         dropped.iter().for_each(|vnode| self.forget(*vnode));
-        if !dropped.is_empty() || !comes.is_empty() {
+        if !dropped.is_empty() || has_emptied {
             self.trees.count_deleted_anew(&*self.store).await?;
         }
         self.take_ins.keep(begun);
@@ -323,8 +324,9 @@ impl Node {
         vnode: VnodeId,
         bucket: &Bucket,
         partitions: PartitionCount,
-    ) -> Result<(), ReadError> {
+    ) -> Result<bool, ReadError> {
         let mut range = bucket_range(vnode, bucket);
+        let mut has_emptied = false;
         loop {
             let page = self.store.scan(Space::Records, range.clone(), LEFT_OVER).await?;
             for (key, _) in &page.entries {
@@ -335,10 +337,11 @@ impl Node {
                 batch.delete(Space::Quarantine, key.clone());
                 batch.delete(Space::Trees, tree_key(vnode, leaf.0, &path));
                 self.trees.doubt(vnode);
+                has_emptied = true;
             }
             match page.next {
                 Some(next) => range = range.resume_at(next),
-                None => return Ok(()),
+                None => return Ok(has_emptied),
             }
         }
     }

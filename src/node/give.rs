@@ -34,6 +34,10 @@ const DIGESTS: ScanLimit = ScanLimit { entries: 8_192, bytes: 1 << 20 };
 /// How often records are sent again because of a purge number.
 const TRIES: u32 = 3;
 
+/// How many vnodes are dropped in one batch: what was brought before another epoch came, and was not
+/// dropped, is compared once more.
+const DROPPED_TOGETHER: usize = 64;
+
 /// How much is read at once.
 const PAGE: ScanLimit = ScanLimit { entries: 4_096, bytes: 1 << 20 };
 
@@ -235,23 +239,29 @@ impl Node {
         if self.is_slow_to_let_go() {
             return true;
         }
-        let (mut open, mut brought) = (false, Vec::new());
-        for (vnode, bucket) in former {
-            if self.phase.borrow().is_over() || self.is_past(&layout.stamp) {
+        let mut open = false;
+        for group in former.chunks(DROPPED_TOGETHER) {
+            let mut brought = Vec::new();
+            for (vnode, bucket) in group {
+                if self.phase.borrow().is_over() || self.is_past(&layout.stamp) {
+                    return true;
+                }
+                let let_go = match bucket {
+                    None => {
+                        self.bring_vnode(&layout, *vnode).await.map(|held| brought.extend(held))
+                    }
+                    Some(bucket) => self.let_go_of_bucket(&layout, *vnode, bucket).await,
+                };
+                if let Err(why) = let_go {
+                    tracing::debug!(%vnode, %why, "a vnode can't be dropped yet");
+                    open = true;
+                }
+            }
+            if let Err(error) = self.drop_for_good(&layout, &brought).await {
+                // Another epoch has come, or the disk fails, which is looked at by itself.
+                tracing::warn!(%error, "what was held before is not dropped for good yet");
                 return true;
             }
-            let let_go = match &bucket {
-                None => self.bring_vnode(&layout, vnode).await.map(|held| brought.extend(held)),
-                Some(bucket) => self.let_go_of_bucket(&layout, vnode, bucket).await,
-            };
-            if let Err(why) = let_go {
-                tracing::debug!(%vnode, %why, "a vnode can't be dropped yet");
-                open = true;
-            }
-        }
-        if let Err(error) = self.drop_for_good(&layout, &brought).await {
-            tracing::error!(%error, "what was held before could not be dropped for good");
-            return true;
         }
         if !open {
             self.transitions.have_let_go(layout.stamp);

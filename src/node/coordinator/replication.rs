@@ -416,11 +416,14 @@ impl Node {
         deadline: Instant,
         request_id: RequestId,
     ) -> Result<Answer, PeerFailure> {
+        if !is_new {
+            return self.call(at, peer, request, deadline, Some(request_id)).await;
+        }
         let is_in_time = || Instant::now() + NEW_REPLICA_AFTER < deadline;
         loop {
             let request_id = Some(request_id.clone());
             match self.call(at, peer, request.clone(), deadline, request_id).await {
-                Err(failure) if is_new && is_not_there_yet(&failure) && is_in_time() => {
+                Err(failure) if is_not_there_yet(&failure) && is_in_time() => {
                     tokio::time::sleep(NEW_REPLICA_AFTER).await;
                 }
                 answer => return answer,
