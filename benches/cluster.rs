@@ -8,7 +8,7 @@ use self::load::plan::{Mix, Workload};
 const WORKLOADS: [Workload; 4] = [
     Workload { name: "PUT quorum", mix: Mix::Put, query: "" },
     Workload { name: "GET quorum", mix: Mix::Get, query: "" },
-    Workload { name: "GET one", mix: Mix::Get, query: "?consistency=one" },
+    Workload { name: "GET one", mix: Mix::Get, query: "consistency=one" },
     Workload { name: "half and half, quorum", mix: Mix::Half, query: "" },
 ];
 

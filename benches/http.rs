@@ -1,6 +1,7 @@
 //! The machine's limit: what one HTTP hop with 1 KiB costs where nothing is stored. Everything else
 //! that speaks HTTP is compared with this, measured in the same run.
 
+#[expect(dead_code, reason = "the other benchmarks of HTTP use the rest of it")]
 mod load;
 
 use self::load::limit::measure_limits;

@@ -1,16 +1,13 @@
 //! What it takes that replicas mend themselves: two nodes with the same million keys compare their
-//! hash trees, equal and with keys missing; one is killed and started again; and hints are brought
-//! to a third node, with and without clients.
+//! hash trees, equal and with keys missing; and one is killed and started again.
 //!
-//! `-- anti-entropy` or `-- hints` runs that part alone. Set `STARLING_BENCH_REPAIR_KEYS` for another number of keys. The nodes run in this process, on
+//! Set `STARLING_BENCH_REPAIR_KEYS` for another number of keys. The nodes run in this process, on
 //! loopback and RocksDB, so that the processor's time is that of both sides together; the node that
-//! is killed is a process of its own.
+//! is killed is a process of its own. `-- puts` only writes, for `benches/trees.sh`.
 
 #[expect(dead_code, reason = "the benchmarks of HTTP use the rest of it")]
 mod load;
-mod paced;
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -36,33 +33,19 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use self::load::connection::Connection;
-use self::load::plan::Mix;
-use self::load::requests::Requests;
-use self::paced::{Pacing, clients};
+use self::load::generator::fill as put;
 
 const PARTITIONS: u32 = 1_024;
-const HINTS: u32 = 100_000;
 const VALUE_BYTES: usize = 100;
-/// Writes to keys that are not among those that are repaired.
-const PACING: Pacing = Pacing { mix: Mix::Put, first_key: 500_000, keys: 10_000, per_second: 0.0 };
 
 fn main() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let keys =
             std::env::var("STARLING_BENCH_REPAIR_KEYS").map_or(Ok(1_000_000), |n| n.parse())?;
-        let only: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-        let is_asked = |name: &str| only.is_empty() || only.iter().any(|asked| asked == name);
-        if is_asked("anti-entropy") {
-            anti_entropy(keys).await?;
+        match std::env::args().any(|argument| argument == "puts") {
+            true => puts().await,
+            false => anti_entropy(keys).await,
         }
-        if only.iter().any(|asked| asked == "puts") {
-            puts().await?;
-        }
-        if is_asked("hints") {
-            hints().await?;
-        }
-        Ok(())
     })
 }
 
@@ -360,27 +343,12 @@ async fn killed(cluster: &Cluster) -> anyhow::Result<()> {
         took = begun.elapsed();
         if round == 0 {
             // Something to replay.
-            write(&[cluster.places[0].http], 5_000).await?;
+            put(&[cluster.places[0].http], 0, 5_000).await?;
         }
         process.kill().await?;
     }
     println!("{:<44} {:>12.0} ms", "killed: until ready, trees and all", took.as_secs_f64() * 1e3);
     other.stop().await
-}
-
-/// Writes keys over 64 connections.
-async fn write(addresses: &[SocketAddr], keys: u32) -> anyhow::Result<()> {
-    const LANES: u32 = 64;
-    let lane = |lane: u32| async move {
-        let mut connection = Connection::open(addresses[lane as usize % addresses.len()]).await?;
-        let mut requests = Requests::new("", u64::from(lane));
-        for key in (lane..keys).step_by(LANES as usize) {
-            let status = connection.exchange(requests.put(key)).await?;
-            ensure!(status == 204, "a write was answered with {status}");
-        }
-        Ok(())
-    };
-    futures_util::future::try_join_all((0..LANES).map(lane)).await.map(drop)
 }
 
 /// Only quorum PUTs, for counting their instructions.
@@ -389,84 +357,9 @@ async fn puts() -> anyhow::Result<()> {
     let running = cluster.start_all().await?;
     let puts = std::env::var("STARLING_BENCH_PUTS").map_or(Ok(1_000), |puts| puts.parse())?;
     let addresses: Vec<SocketAddr> = cluster.places.iter().map(|place| place.http).collect();
-    write(&addresses, puts).await?;
+    put(&addresses, 0, puts).await?;
     for node in running {
         node.stop().await?;
     }
     Ok(())
-}
-
-async fn hints() -> anyhow::Result<()> {
-    let cluster = Cluster::new(3, "repair.interval = \"1h\"\n")?;
-    println!("\nhints: three nodes, {HINTS} writes of 1 KiB while one is down\n");
-    let mut running = cluster.start_all().await?;
-    let live = [cluster.places[0].http, cluster.places[1].http];
-    let third = running.pop().context("three nodes")?;
-    third.stop().await?;
-    let mut report = String::new();
-    // Until the others are sure that it is down.
-    sleep(Duration::from_secs(6)).await;
-    let begun = Instant::now();
-    write(&live, HINTS).await?;
-    let capacity = f64::from(HINTS) / begun.elapsed().as_secs_f64();
-    writeln!(report, "{:<44} {capacity:>12.0} writes/s", "limit: writes with one node down")?;
-    let alone = clients(
-        &live,
-        Pacing { per_second: capacity / 5.0, ..PACING },
-        sleep(Duration::from_secs(8)),
-    )
-    .await?;
-    writeln!(
-        report,
-        "{:<44} {:>12} µs p99",
-        "clients at a fifth of that, alone",
-        alone.value_at_quantile(0.99)
-    )?;
-    for with_clients in [true, false] {
-        let kept = stored(&live).await?;
-        let third = cluster.start(2)?;
-        ready(cluster.places[2].http).await?;
-        let begun = Instant::now();
-        let drained = async {
-            while stored(&live).await.is_ok_and(|left| left > 0.0) {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let name = if with_clients {
-            "replayed, with those clients"
-        } else {
-            "replayed, on an idle cluster"
-        };
-        if with_clients {
-            let latencies =
-                clients(&live, Pacing { per_second: capacity / 5.0, ..PACING }, drained).await?;
-            let p99 = latencies.value_at_quantile(0.99);
-            writeln!(report, "{:<44} {:>12} µs p99", "clients meanwhile", p99)?;
-        } else {
-            drained.await;
-        }
-        let took = begun.elapsed().as_secs_f64();
-        writeln!(report, "{name:<44} {kept:>12.0} hints in {took:.1} s")?;
-        if with_clients {
-            third.stop().await?;
-            sleep(Duration::from_secs(6)).await;
-            write(&live, HINTS).await?;
-        } else {
-            running.push(third);
-        }
-    }
-    print!("{report}");
-    for node in running {
-        node.stop().await?;
-    }
-    Ok(())
-}
-
-/// How many hints these nodes keep.
-async fn stored(addresses: &[SocketAddr]) -> anyhow::Result<f64> {
-    let mut all = 0.0;
-    for address in addresses {
-        all += metric(*address, "starling_hints_stored{", "").await?;
-    }
-    Ok(all)
 }

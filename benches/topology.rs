@@ -14,15 +14,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use starling::storage::{Batch, RocksOptions, RocksStore, Space, Store, Syncing};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use self::load::generator::fill;
 use self::load::plan::Mix;
-use self::nodes::{Cluster, fill};
-use self::paced::{Pacing, clients};
+use self::nodes::Cluster;
+use self::paced::{Pacing, clients, described};
 
 const VALUE_BYTES: usize = 1_024;
 /// How long the clients are measured alone.
@@ -33,21 +33,19 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn grow() -> anyhow::Result<()> {
-    let keys: u32 = std::env::var("STARLING_BENCH_KEYS").map_or(Ok(1_000_000), |n| n.parse())?;
+    let keys: u64 = std::env::var("STARLING_BENCH_KEYS").map_or(Ok(1_000_000), |n| n.parse())?;
     println!("from three nodes to four and back, N = 3, {keys} keys of 1 KiB\n");
     let limit = store_limit().await?;
     show("limit: records into one store, 1 MiB a batch", format!("{:.0} MB/s", limit / 1e6));
     let mut cluster = Cluster::start(3).await?;
     let founders = cluster.addresses.clone();
-    let begun = Instant::now();
-    fill(&founders, keys).await?;
-    let capacity = f64::from(keys) / begun.elapsed().as_secs_f64();
+    let capacity = fill(&founders, 0, keys).await?;
     show("limit: quorum PUTs over 64 connections", format!("{capacity:.0}/s"));
     let pacing = Pacing { mix: Mix::Half, first_key: 0, keys, per_second: capacity / 5.0 };
     // What was written settles.
     sleep(Duration::from_secs(20)).await;
     let alone = clients(&founders, pacing, sleep(ALONE)).await?;
-    show("clients at a fifth of that, alone", latency(&alone));
+    show("clients at a fifth of that, alone", described(&alone));
 
     let (id, peer) = cluster.add_candidate()?;
     let join = json!({"join": [{"id": id, "peer": peer.to_string()}]});
@@ -55,7 +53,7 @@ async fn grow() -> anyhow::Result<()> {
     let growing = async { grown = Some(change(founders[0], join).await) };
     let during = clients(&founders, pacing, growing).await?;
     show("3 to 4, with those clients", grown.context("it has ended")??.to_string());
-    show("clients meanwhile", latency(&during));
+    show("clients meanwhile", described(&during));
     let ratio = during.value_at_quantile(0.99) as f64 / alone.value_at_quantile(0.99) as f64;
     show("their p99 to that of before", format!("{ratio:.2}"));
 
@@ -70,12 +68,6 @@ async fn grow() -> anyhow::Result<()> {
 
 fn show(what: &str, figure: String) {
     println!("{what:<46} {figure}");
-}
-
-fn latency(latencies: &Histogram<u64>) -> String {
-    let at = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
-    let (count, middle, p99) = (latencies.len(), at(0.5), at(0.99));
-    format!("p50 {middle:.2} ms, p99 {p99:.2} ms, p99.9 {:.2} ms ({count} requests)", at(0.999))
 }
 
 /// How fast one store takes records, in bytes a second.

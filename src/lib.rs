@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! types ◀─ protocol ◀─ storage, peer ◀─ config, telemetry ◀─ node ◀─ http ◀─ server ◀─ cli
+//!       ◀─ load ◀──────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! - [`types`]: names and numbers of the domain, valid by construction.
@@ -15,11 +16,13 @@
 //! - `sim`: whole clusters of nodes from a seed (feature `sim`).
 //! - [`http`]: the client API.
 //! - [`server`]: a node on a real machine: sockets, files, signals.
+//! - [`load`]: the load generator; a client like any other.
 //! - [`cli`]: the commands.
 
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod load;
 pub mod node;
 pub mod peer;
 pub mod protocol;

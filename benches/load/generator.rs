@@ -1,107 +1,107 @@
-//! The closed loop.
+//! One measurement, by the generator of `starling bench`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
-use tokio::time::{Instant, timeout};
+use starling::load::keys::{Distribution, Keys};
+use starling::load::request::Target;
+use starling::load::run::Measured as Run;
+use starling::load::values::{ValueSizes, Values};
+use starling::load::workload::Workload as Requests;
+use starling::load::{Length, Pace, Plan as Running, run};
+use starling::types::Bucket;
+use tokio_util::sync::CancellationToken;
 
-use super::connection::Connection;
-use super::plan::{Plan, Row};
-use super::requests::Requests;
+use super::plan::{Mix, Plan, Row};
 
-/// Longer latencies are counted as this one.
-const LONGEST_NANOSECONDS: u64 = 60_000_000_000;
-/// How long the last answers of a measurement may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The size of each value, in bytes.
+pub const VALUE_BYTES: u32 = 1_024;
 
 /// What came of one row.
 #[derive(Debug)]
 pub struct Measured {
-    /// How long it took.
-    pub elapsed: Duration,
-    /// Nanoseconds from sending a request to having its answer.
+    /// Requests answered as they should be, a second.
+    pub per_second: f64,
+    /// Nanoseconds from sending a request, or from when it was due, to having its answer.
     pub latency: Histogram<u64>,
     /// Answers that hold several values, which writes at the same time may leave.
     pub siblings: u64,
-    /// Other answers than 2xx, by status.
-    pub errors: BTreeMap<u16, u64>,
+    /// What failed, by kind.
+    pub errors: BTreeMap<String, u64>,
 }
 
-impl Measured {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            elapsed: Duration::ZERO,
-            latency: Histogram::new_with_bounds(1, LONGEST_NANOSECONDS, 3)?,
-            siblings: 0,
-            errors: BTreeMap::new(),
-        })
-    }
-
-    fn note(&mut self, status: u16, latency: Duration) {
-        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        self.latency.saturating_record(nanoseconds);
-        match status {
-            200..300 => {}
-            300 => self.siblings += 1,
-            _ => *self.errors.entry(status).or_default() += 1,
+impl From<Run> for Measured {
+    fn from(run: Run) -> Self {
+        Self {
+            per_second: run.in_time.done() as f64 / run.elapsed.as_secs_f64(),
+            latency: run.all.latency(),
+            siblings: run.all.tallies.values().map(|tally| tally.siblings).sum(),
+            errors: run.all.errors,
         }
     }
+}
+
+/// A closed loop for ever over 64 connections, of which parts are replaced.
+pub fn running(mix: Mix, addresses: &[SocketAddr], keys: (u64, u64)) -> Running {
+    let reads = match mix {
+        Mix::Put => 0,
+        Mix::Get => 100,
+        Mix::Half => 50,
+    };
+    let workload = Requests::named("mixed", reads).expect("it has this name");
+    Running {
+        nodes: addresses.into(),
+        target: Target::with_defaults(Bucket::new("bench").expect("a bucket's name")),
+        keys: Keys::new(keys.0, keys.1),
+        distribution: Distribution::Uniform,
+        values: Arc::new(Values::new(ValueSizes::fixed(VALUE_BYTES))),
+        is_verifying: false,
+        connections: NonZeroU32::new(64).expect("some"),
+        threads: NonZeroU32::MIN,
+        pace: Pace::Closed,
+        warm_up: Duration::ZERO,
+        length: Length::For(Duration::from_secs(3_600)),
+        patience: Duration::from_secs(30),
+        seed: 1,
+        workload,
+    }
+}
+
+/// Runs it to its end, or until it is told to stop.
+///
+/// # Errors
+/// Nodes that can't be reached.
+pub async fn finish(plan: Running, stop: CancellationToken) -> anyhow::Result<Run> {
+    let run = tokio::task::spawn_blocking(move || run(&plan, &stop, &mut |_| {}));
+    Ok(run.await.context("the generator failed")??)
 }
 
 /// Measures one row; its connections are spread evenly over the addresses.
 ///
 /// # Errors
-/// A connection that breaks or stalls. Answers with an error are counted instead.
+/// Nodes that can't be reached.
 pub async fn measure(row: &Row, addresses: &[SocketAddr], plan: &Plan) -> anyhow::Result<Measured> {
-    let mut connections = Vec::with_capacity(row.connections);
-    for index in 0..row.connections {
-        connections.push(Connection::open(addresses[index % addresses.len()]).await?);
-    }
-    let begin = Instant::now() + plan.warm_up;
-    let period = Period { begin, end: begin + plan.measured };
-    let measured = Arc::new(Mutex::new(Measured::new()?));
-    let loops = connections.into_iter().zip(1..).map(|(connection, seed)| {
-        tokio::spawn(closed_loop(connection, *row, plan.keys, seed, period, Arc::clone(&measured)))
-    });
-    let ended = timeout(plan.warm_up + plan.measured + PATIENCE, try_join_all(loops)).await;
-    let ended = ended.with_context(|| format!("no answer within {PATIENCE:?}"))??;
-    ended.into_iter().collect::<Result<Vec<()>, _>>()?;
-    let elapsed = begin.elapsed();
-    let measured = Arc::into_inner(measured).expect("all loops have ended");
-    let measured = measured.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(Measured { elapsed, ..measured })
+    let mut run = running(row.workload.mix, addresses, (0, plan.keys.into()));
+    run.target.read_query = row.workload.query.into();
+    run.target.write_query = row.workload.query.into();
+    run.connections = NonZeroU32::new(row.connections).context("a row has connections")?;
+    run.warm_up = plan.warm_up;
+    run.length = Length::For(plan.measured);
+    Ok(finish(run, CancellationToken::new()).await?.into())
 }
 
-/// Answers that come in it are counted.
-#[derive(Clone, Copy)]
-struct Period {
-    begin: Instant,
-    end: Instant,
-}
-
-async fn closed_loop(
-    mut connection: Connection,
-    row: Row,
-    keys: u32,
-    seed: u64,
-    period: Period,
-    measured: Arc<Mutex<Measured>>,
-) -> anyhow::Result<()> {
-    let mut requests = Requests::new(row.workload.query, seed);
-    let mut sent = Instant::now();
-    while sent < period.end {
-        let status = connection.exchange(requests.next(row.workload.mix, keys)).await?;
-        let answered = Instant::now();
-        if answered >= period.begin {
-            let mut measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
-            measured.note(status, answered - sent);
-        }
-        sent = answered;
-    }
-    Ok(())
+/// Stores a value under each of so many keys from the first one on; how many a second.
+///
+/// # Errors
+/// What could not be stored.
+pub async fn fill(addresses: &[SocketAddr], first: u64, count: u64) -> anyhow::Result<f64> {
+    let plan = running(Mix::Put, addresses, (first, count)).to_load(first, count);
+    let stored: Measured = finish(plan, CancellationToken::new()).await?.into();
+    anyhow::ensure!(stored.errors.is_empty(), "can't store the values: {:?}", stored.errors);
+    Ok(stored.per_second)
 }

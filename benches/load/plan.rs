@@ -7,7 +7,7 @@ use anyhow::Context;
 /// Keys, of which each request takes any one with equal probability.
 const KEYS: u32 = 10_000;
 /// The numbers of connections that each workload is measured with.
-const CONNECTIONS: [usize; 3] = [1, 16, 64];
+const CONNECTIONS: [u32; 3] = [1, 16, 64];
 
 /// What the requests are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Workload {
     pub name: &'static str,
     /// Reads or writes.
     pub mix: Mix,
-    /// The query of each request, `?` included; empty for the server's defaults.
+    /// The query of each request, without `?`; empty for the server's defaults.
     pub query: &'static str,
 }
 
@@ -37,7 +37,7 @@ pub struct Row {
     /// What is sent.
     pub workload: Workload,
     /// Over how many connections.
-    pub connections: usize,
+    pub connections: u32,
 }
 
 /// How long, how much, and which rows.
@@ -49,7 +49,7 @@ pub struct Plan {
     pub measured: Duration,
     /// How many keys there are.
     pub keys: u32,
-    connections: Vec<usize>,
+    connections: Vec<u32>,
     filter: Option<String>,
 }
 

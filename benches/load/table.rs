@@ -60,8 +60,8 @@ impl Table {
 
 fn errors(measured: &Measured) -> String {
     let mut text = measured.errors.values().sum::<u64>().to_string();
-    for (status, count) in &measured.errors {
-        write!(text, " ({status}: {count})").expect("a string takes all");
+    for (kind, count) in &measured.errors {
+        write!(text, " ({kind}: {count})").expect("a string takes all");
     }
     text
 }
@@ -76,11 +76,7 @@ struct Figures {
 impl Figures {
     fn of(measured: &Measured) -> Self {
         let quantile = |q| measured.latency.value_at_quantile(q) as f64 / 1_000.0;
-        Self {
-            throughput: measured.latency.len() as f64 / measured.elapsed.as_secs_f64(),
-            p50: quantile(0.5),
-            p99: quantile(0.99),
-        }
+        Self { throughput: measured.per_second, p50: quantile(0.5), p99: quantile(0.99) }
     }
 
     fn over(&self, limit: &Self) -> String {

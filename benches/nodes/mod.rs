@@ -1,22 +1,19 @@
 //! Nodes as processes of their own: the binary as it is shipped, on loopback, with RocksDB.
 
-mod fill;
-
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use starling::load::connection::Connection;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-pub use self::fill::fill;
-use crate::load::connection::Connection;
-use crate::load::generator::measure;
+use crate::load::generator::{fill, measure};
 use crate::load::limit::measure_limits;
 use crate::load::plan::{Plan, Workload, rows};
 use crate::load::table::Table;
@@ -35,7 +32,7 @@ pub async fn bench(title: &str, nodes: usize, workloads: &[Workload]) -> anyhow:
     let rows = rows(workloads, &plan);
     let limits = measure_limits(&rows, &plan).await?;
     let cluster = Cluster::start(nodes).await?;
-    fill(&cluster.addresses, plan.keys).await?;
+    fill(&cluster.addresses, 0, plan.keys.into()).await?;
     let mut table = Table::begin(title, limits);
     for row in &rows {
         table.add(row, &measure(row, &cluster.addresses, &plan).await?);
@@ -101,6 +98,29 @@ impl Cluster {
         Ok((id, ports[1]))
     }
 
+    /// Stops a node, as an operator would.
+    ///
+    /// # Errors
+    /// A node that has ended by itself, or does not end in time.
+    #[allow(dead_code, reason = "not every benchmark stops one")]
+    pub async fn stop_node(&mut self, index: usize) -> anyhow::Result<()> {
+        end(&self.nodes[index])?;
+        let ended = timeout(STOP_TIMEOUT, self.nodes[index].process.wait()).await;
+        let status = ended.context("a node did not stop in time")??;
+        ensure!(status.success(), "a node failed to stop: {status}");
+        Ok(())
+    }
+
+    /// Starts a node again that was stopped, and waits until it is ready.
+    ///
+    /// # Errors
+    /// A node that does not come to serve, with its log.
+    #[allow(dead_code, reason = "not every benchmark stops one")]
+    pub async fn start_node(&mut self, index: usize) -> anyhow::Result<()> {
+        self.nodes[index] = run(&self.folder.path().join(format!("node-{index}")))?;
+        self.wait_until_ready().await
+    }
+
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
         for (address, node) in self.addresses.iter().zip(&mut self.nodes) {
@@ -121,15 +141,9 @@ impl Cluster {
     /// # Errors
     /// Which, and how.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        for node in &self.nodes {
-            let pid = node.process.id().context("a node has ended by itself")?;
-            let pid = Pid::from_raw(pid.cast_signed()).context("a process id")?;
-            kill_process(pid, Signal::TERM)?;
-        }
-        for node in &mut self.nodes {
-            let ended = timeout(STOP_TIMEOUT, node.process.wait()).await;
-            let status = ended.context("a node did not stop in time")??;
-            ensure!(status.success(), "a node failed to stop: {status}");
+        self.nodes.iter().try_for_each(end)?;
+        for index in 0..self.nodes.len() {
+            self.stop_node(index).await?;
         }
         Ok(())
     }
@@ -156,12 +170,24 @@ fn settings(index: usize, clients: &[SocketAddr], peers: &[SocketAddr]) -> Strin
     )
 }
 
+/// Asks a node to stop.
+fn end(node: &Node) -> anyhow::Result<()> {
+    let pid = node.process.id().context("a node has ended by itself")?;
+    let pid = Pid::from_raw(pid.cast_signed()).context("a process id")?;
+    Ok(kill_process(pid, Signal::TERM)?)
+}
+
 /// Starts a node in a folder of its own.
 fn start(home: PathBuf, settings: &str) -> anyhow::Result<Node> {
     std::fs::create_dir(&home)?;
     std::fs::write(home.join("starling.toml"), settings)?;
+    run(&home)
+}
+
+/// Runs the node of a folder.
+fn run(home: &Path) -> anyhow::Result<Node> {
     let log = home.join("log");
-    let output = File::create(&log)?;
+    let output = File::options().create(true).append(true).open(&log)?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_starling"));
     command.args(["server", "--config", "starling.toml", "--parent-pid"]);
     command.arg(std::process::id().to_string());
@@ -175,5 +201,5 @@ fn start(home: PathBuf, settings: &str) -> anyhow::Result<Node> {
 async fn is_ready(address: SocketAddr) -> bool {
     let Ok(mut connection) = Connection::open(address).await else { return false };
     let answer = connection.exchange(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    answer.is_ok_and(|status| status == 200)
+    answer.is_ok_and(|answer| answer.status == 200)
 }

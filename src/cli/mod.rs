@@ -3,6 +3,7 @@
 //! Values and tables go to stdout, everything else to stderr. Exit codes: 0 success, 1 failure,
 //! 2 wrong usage, 3 a `get` that found siblings.
 
+mod bench;
 mod check_config;
 mod client;
 mod cluster;
@@ -45,6 +46,8 @@ enum Command {
     /// Look at the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    /// Measure how many requests nodes answer, and how fast
+    Bench(Box<bench::BenchArgs>),
     /// Check a settings file without starting anything
     CheckConfig(check_config::CheckConfigArgs),
 }
@@ -59,6 +62,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Put(args) => put::run(args).await,
         Command::Delete(args) => delete::run(args).await,
         Command::Cluster(command) => cluster::run(command).await,
+        Command::Bench(args) => bench::run(*args).await,
         Command::CheckConfig(args) => check_config::run(&args),
     };
     exit::code(result)

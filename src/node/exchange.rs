@@ -237,8 +237,10 @@ impl Node {
         theirs: &[(KeyPath, u64)],
     ) -> Reply {
         self.owned(vnode)?;
-        let mine = self.entries_of(vnode, leaves).await.map_err(|_| Refusal::StoreFailed)?;
+        let mine = self.entries_of(vnode, leaves, usize::MAX).await;
+        let (_, mine) = mine.map_err(|_| Refusal::StoreFailed)?;
         let comparison = compare(&mine, theirs);
+        self.warm(vnode, &comparison.given).await;
         let mut answer = KeysAnswer::default();
         let mut bytes = 0;
         for path in comparison.given {
@@ -270,18 +272,6 @@ impl Node {
         let merged = self.merge_all(at, vnode, records, from, deadline).await;
         let merged = merged.into_iter().map(|(_, merged)| merged);
         Ok(Answer::Pushed(merged.collect::<Result<_, _>>()?))
-    }
-
-    async fn entries_of(
-        &self,
-        vnode: VnodeId,
-        leaves: &[LeafIndex],
-    ) -> Result<Vec<(KeyPath, u64)>, crate::storage::ReadError> {
-        let mut entries = Vec::new();
-        for leaf in leaves {
-            entries.extend(self.leaf_entries(vnode, *leaf).await?);
-        }
-        Ok(entries)
     }
 }
 
@@ -417,21 +407,23 @@ impl Pairing<'_> {
     }
 
     async fn leaves(&mut self, leaves: &[LeafIndex]) -> Result<(), Failure> {
-        let mut leaves = leaves.iter().copied().peekable();
-        while leaves.peek().is_some() {
-            let (mut group, mut entries) = (Vec::new(), Vec::new());
-            while group.len() < LEAVES_AT_ONCE && entries.len() < KEYS_AT_ONCE {
-                let Some(leaf) = leaves.next() else { break };
-                entries.extend(self.entries(&[leaf]).await?);
-                group.push(leaf);
-            }
-            self.group(&group, entries).await?;
+        let mut left = leaves;
+        while !left.is_empty() {
+            let most = &left[..left.len().min(LEAVES_AT_ONCE)];
+            let (count, entries) = self.entries(most, KEYS_AT_ONCE).await?;
+            let (group, rest) = left.split_at(count);
+            left = rest;
+            self.group(group, entries).await?;
         }
         Ok(())
     }
 
-    async fn entries(&self, leaves: &[LeafIndex]) -> Result<Vec<(KeyPath, u64)>, Failure> {
-        let entries = self.node.entries_of(self.vnode, leaves).await;
+    async fn entries(
+        &self,
+        leaves: &[LeafIndex],
+        enough: usize,
+    ) -> Result<(usize, Vec<(KeyPath, u64)>), Failure> {
+        let entries = self.node.entries_of(self.vnode, leaves, enough).await;
         entries.map_err(|_| PeerFailure::Refused(Refusal::StoreFailed))
     }
 
@@ -453,7 +445,7 @@ impl Pairing<'_> {
             if !has_more {
                 return Ok(());
             }
-            entries = self.entries(leaves).await?;
+            entries = self.entries(leaves, usize::MAX).await?.1;
         }
         Err(PeerFailure::WrongAnswer)
     }
@@ -474,8 +466,9 @@ impl Pairing<'_> {
                 Err(refusal) => failure = Some(PeerFailure::Refused(refusal)),
             }
         }
-        let mut batch = Vec::new();
-        let mut size = 0;
+        let (mut batch, mut size) = (Vec::new(), 0);
+        let wanted: Vec<KeyPath> = wanted.into_iter().collect();
+        self.node.warm(self.vnode, &wanted).await;
         for path in wanted {
             let carried = self.node.carried(&Place::new(self.vnode, path.clone())).await;
             let Ok(Some(carried)) = carried else { continue };

@@ -132,6 +132,8 @@ impl Node {
     ) -> Vec<(KeyPath, Result<Option<Carried>, Refusal>)> {
         let places: Vec<(Place, Carried)> =
             records.into_iter().map(|(path, c)| (Place::new(vnode, path), c)).collect();
+        // Not yet under the locks: what is read from the disk here, clients need not wait for.
+        self.warm_places(places.iter().map(|(place, _)| place)).await;
         let lock = self.locks.lock_all(places.iter().map(|(place, _)| &place.key()[..]));
         let guard = match tokio::time::timeout_at(deadline, lock).await {
             Ok(guard) => guard,

@@ -177,6 +177,18 @@ impl Node {
         }
     }
 
+    /// Has what is stored of these keys in memory, so that reading them one by one is quick.
+    pub(super) async fn warm(&self, vnode: VnodeId, paths: &[KeyPath]) {
+        let places: Vec<Place> = paths.iter().map(|path| Place::new(vnode, path.clone())).collect();
+        self.warm_places(places.iter()).await;
+    }
+
+    /// The same.
+    pub(super) async fn warm_places(&self, places: impl Iterator<Item = &Place>) {
+        let keys = places.map(|place| place.key.clone()).collect();
+        self.store.warm(Space::Records, keys).await;
+    }
+
     /// The record of a key for a read that counts, an absent one where nothing is stored; and the
     /// number under which it was read.
     pub(super) async fn record(

@@ -19,7 +19,7 @@ use super::pace::Pace;
 use super::replica::Place;
 use crate::protocol::causality::Summary;
 use crate::protocol::merkle::{LeafIndex, Shape, Tree, entry_hash};
-use crate::storage::schema::{parse_record_key, parse_tree_key, tree_key, vnode_range};
+use crate::storage::schema::{leaf_range, parse_record_key, parse_tree_key, tree_key, vnode_range};
 use crate::storage::{Batch, KeyRange, ReadError, ScanLimit, Space, Store, Syncing};
 use crate::types::{KeyPath, VnodeId};
 
@@ -372,27 +372,33 @@ impl Node {
     }
 
     /// The keys of a leaf with their digests, by key.
-    pub(super) async fn leaf_entries(
+    async fn leaf_entries(
         &self,
         vnode: VnodeId,
         leaf: LeafIndex,
     ) -> Result<Vec<(KeyPath, u64)>, ReadError> {
-        let mut range = crate::storage::schema::leaf_range(vnode, leaf.0);
+        Ok(self.entries_of(vnode, &[leaf], usize::MAX).await?.1)
+    }
+
+    /// The keys of whole leaves with their digests, leaf by leaf, until there are so many: of how many
+    /// leaves they are, and they.
+    pub(super) async fn entries_of(
+        &self,
+        vnode: VnodeId,
+        leaves: &[LeafIndex],
+        enough: usize,
+    ) -> Result<(usize, Vec<(KeyPath, u64)>), ReadError> {
+        let ranges = leaves.iter().map(|leaf| leaf_range(vnode, leaf.0)).collect();
+        let read = self.store.scan_each(Space::Trees, ranges, enough).await?;
         let mut entries = Vec::new();
-        loop {
-            let page = self.store.scan(Space::Trees, range.clone(), PAGE).await?;
-            for (key, value) in &page.entries {
-                let Ok((_, _, path)) = parse_tree_key(key) else { continue };
-                match decode_digest(key, value) {
-                    Some(digest) => entries.push((path, digest)),
-                    None => self.trees.doubt(vnode),
-                }
-            }
-            match page.next {
-                Some(next) => range = range.resume_at(next),
-                None => return Ok(entries),
+        for (key, value) in read.iter().flatten() {
+            let Ok((_, _, path)) = parse_tree_key(key) else { continue };
+            match decode_digest(key, value) {
+                Some(digest) => entries.push((path, digest)),
+                None => self.trees.doubt(vnode),
             }
         }
+        Ok((read.len(), entries))
     }
 
     /// Writes the digests of all records: for a directory that has none yet.

@@ -97,6 +97,9 @@ pub enum Durability {
 pub enum Syncing {
     /// As the setting says.
     AsConfigured,
+    /// Not for its own sake: durable with the next commit that is. For what may as well not have
+    /// happened when the power fails.
+    Later,
     /// Fsynced, whatever the setting says. Everything committed before is fsynced with it.
     Always,
 }
@@ -151,6 +154,9 @@ pub struct StoreStatistics {
     pub cache_misses: u64,
 }
 
+/// Keys and values, in key order.
+pub type Entries = Vec<(Bytes, Bytes)>;
+
 /// Durable, ordered storage of one node. Object-safe: the node holds an `Arc<dyn Store>`.
 pub trait Store: Send + Sync + 'static {
     /// What memory alone can answer; never waits for the disk.
@@ -176,6 +182,44 @@ pub trait Store: Send + Sync + 'static {
         range: KeyRange,
         limit: ScanLimit,
     ) -> BoxFuture<'_, Result<Page, ReadError>>;
+
+    /// Reads whole ranges, one after the other, until there are so many entries or no range is left:
+    /// the entries of each range that was read, in key order. A range is never divided.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn scan_each(
+        &self,
+        space: Space,
+        ranges: Vec<KeyRange>,
+        enough: usize,
+    ) -> BoxFuture<'_, Result<Vec<Entries>, ReadError>> {
+        const PAGE: ScanLimit = ScanLimit { entries: 4_096, bytes: 1 << 20 };
+        Box::pin(async move {
+            let (mut read, mut count) = (Vec::new(), 0);
+            for mut range in ranges {
+                if count >= enough {
+                    break;
+                }
+                let mut entries = Vec::new();
+                loop {
+                    let page = self.scan(space, range.clone(), PAGE).await?;
+                    entries.extend(page.entries);
+                    let Some(next) = page.next else { break };
+                    range = range.resume_at(next);
+                }
+                count += entries.len();
+                read.push(entries);
+            }
+            Ok(read)
+        })
+    }
+
+    /// Has what is on disk of these keys in memory by the time it returns, where the store can: many
+    /// keys then wait for the disk once, not one by one. What is there, later reads say.
+    fn warm(&self, _space: Space, _keys: Vec<Bytes>) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// All that is visible now, whatever is committed later. Holding it keeps old values on disk,
     /// and the directory locked beyond [`Store::close`]: drop it soon. All reads of one taken from

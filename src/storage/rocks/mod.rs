@@ -22,8 +22,8 @@ use rocksdb::{FlushOptions, ReadOptions};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    Batch, BoxFuture, Cached, CommitError, EngineError, KeyRange, OpenError, Page, ReadError,
-    ScanLimit, Snapshot, Space, Store, StoreStatistics, Syncing,
+    Batch, BoxFuture, Cached, CommitError, EngineError, Entries, KeyRange, OpenError, Page,
+    ReadError, ScanLimit, Snapshot, Space, Store, StoreStatistics, Syncing,
 };
 
 pub use open::Recovery;
@@ -203,6 +203,34 @@ impl Store for RocksStore {
         limit: ScanLimit,
     ) -> BoxFuture<'_, Result<Page, ReadError>> {
         self.read(move |database| read::scan(database, space, range, limit, read::checked()))
+    }
+
+    fn scan_each(
+        &self,
+        space: Space,
+        ranges: Vec<KeyRange>,
+        enough: usize,
+    ) -> BoxFuture<'_, Result<Vec<Entries>, ReadError>> {
+        self.read(move |database| {
+            read::scan_each(database, space, &ranges, enough, read::checked())
+        })
+    }
+
+    fn warm(&self, space: Space, mut keys: Vec<Bytes>) -> BoxFuture<'_, ()> {
+        keys.retain(|key| matches!(self.get_cached(space, key), Ok(Cached::Miss)));
+        if keys.is_empty() {
+            return Box::pin(std::future::ready(()));
+        }
+        let warmed = self.read(move |database| {
+            // In the order in which they stand on disk.
+            keys.sort_unstable();
+            for key in &keys {
+                read::get(database, space, key, &read::checked())?;
+            }
+            Ok(())
+        });
+        // What is wrong with a key, whoever reads it for its value is told.
+        Box::pin(async { warmed.await.unwrap_or_default() })
     }
 
     fn snapshot(&self) -> Arc<dyn Snapshot> {

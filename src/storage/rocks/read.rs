@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::storage::range::PageBuilder;
 use crate::storage::{
-    BoxFuture, Cached, EngineError, KeyRange, Page, ReadError, ScanLimit, Snapshot, Space,
+    BoxFuture, Cached, EngineError, Entries, KeyRange, Page, ReadError, ScanLimit, Snapshot, Space,
 };
 
 use super::open::Database;
@@ -108,6 +108,35 @@ pub(super) fn scan(
     // The end of the range and a failure look alike to the loop.
     entries.status().map_err(|error| read_error(space, &error))?;
     Ok(page.finish())
+}
+
+/// Reads whole ranges until there are so many entries; may wait for the disk.
+pub(super) fn scan_each(
+    database: &Database,
+    space: Space,
+    ranges: &[KeyRange],
+    enough: usize,
+    mut options: ReadOptions,
+) -> Result<Vec<Entries>, ReadError> {
+    options.fill_cache(false);
+    // One iterator for all: making one costs more than a short range.
+    let mut iterator = database.db().raw_iterator_cf_opt(database.family(space), options);
+    let (mut read, mut count) = (Vec::new(), 0);
+    for range in ranges {
+        if count >= enough {
+            break;
+        }
+        let mut entries = Entries::new();
+        iterator.seek(&range.start);
+        while let Some((key, value)) = iterator.item().filter(|(key, _)| range.contains(key)) {
+            entries.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+            iterator.next();
+        }
+        iterator.status().map_err(|error| read_error(space, &error))?;
+        count += entries.len();
+        read.push(entries);
+    }
+    Ok(read)
 }
 
 fn read_error(space: Space, error: &rocksdb::Error) -> ReadError {

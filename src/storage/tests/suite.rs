@@ -110,6 +110,47 @@ async fn scans_keep_to_their_range_and_limits_and_resume(store: Arc<dyn Store>) 
     assert_eq!(page, Page::default());
 }
 
+async fn whole_ranges_are_read_until_there_is_enough(store: Arc<dyn Store>) {
+    put(&*store, &[("a1", ""), ("a2", ""), ("b1", ""), ("c1", ""), ("c2", ""), ("c3", "")]).await;
+    let ranges = |prefixes: &[&str]| {
+        let ranges = prefixes.iter().map(|prefix| KeyRange::prefix(prefix.to_string()));
+        ranges.collect::<Vec<_>>()
+    };
+    for (prefixes, enough, expected) in [
+        (vec!["a", "b", "c"], 100, vec![2, 1, 3]),
+        (vec!["c", "none", "a"], 100, vec![3, 0, 2]),
+        (vec!["c", "b", "a"], 1, vec![3]),
+        (vec!["none", "b", "a"], 1, vec![0, 1]),
+        (vec!["a", "b", "c"], 3, vec![2, 1]),
+        (vec![], 3, vec![]),
+    ] {
+        let read = store.scan_each(Space::Records, ranges(&prefixes), enough).await;
+        let read = read.expect("readable");
+        let counts: Vec<usize> = read.iter().map(Vec::len).collect();
+        assert_eq!(counts, expected, "{prefixes:?}");
+        for (entries, prefix) in read.iter().zip(&prefixes) {
+            assert!(entries.is_sorted());
+            assert!(entries.iter().all(|(key, _)| key.starts_with(prefix.as_bytes())));
+        }
+    }
+}
+
+async fn warming_changes_nothing(store: Arc<dyn Store>) {
+    put(&*store, &[("a", "1")]).await;
+    store.warm(Space::Records, vec!["b".into(), "a".into(), "a".into()]).await;
+    assert_eq!(get(&*store, "a").await.as_deref(), Some("1"));
+    assert_eq!(get(&*store, "b").await, None);
+    store.close().await.expect("healthy");
+    store.warm(Space::Records, vec!["a".into()]).await;
+}
+
+async fn what_is_synced_later_is_visible_now(store: Arc<dyn Store>) {
+    store.commit(puts(&[("a", "1")]), Syncing::Later).await.expect("healthy");
+    assert_eq!(get(&*store, "a").await.as_deref(), Some("1"));
+    assert_eq!(store.statistics().syncs, 0);
+    store.sync().await.expect("healthy");
+}
+
 async fn a_snapshot_shows_its_moment(store: Arc<dyn Store>) {
     put(&*store, &[("a", "old"), ("b", "old")]).await;
     let snapshot = store.snapshot();
@@ -232,6 +273,9 @@ suite! {
     the_changes_of_a_batch_apply_in_order_and_in_all_spaces
     delete_range_takes_the_start_and_leaves_the_end
     scans_keep_to_their_range_and_limits_and_resume
+    whole_ranges_are_read_until_there_is_enough
+    warming_changes_nothing
+    what_is_synced_later_is_visible_now
     a_snapshot_shows_its_moment
     concurrent_commits_all_resolve_and_are_visible_when_they_do
     commits_apply_in_the_order_of_the_calls
