@@ -5,14 +5,17 @@
 //! while flushes fall behind); the rest is left to the node.
 
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel,
-    Options, WriteBufferManager,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Env,
+    LogLevel, Options, WriteBufferManager,
 };
 
 use crate::storage::Durability;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
+
+/// The most that flushes and compactions write.
+const BACKGROUND_BYTES_PER_SECOND: i64 = 256 << 20;
 
 /// Settings of a [`RocksStore`](super::RocksStore).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +79,10 @@ pub(super) fn database(
     // Bounds the log that a restart must replay, and with it the time to be ready after a crash.
     db.set_max_total_wal_size(128 * MIB as u64);
     db.set_bytes_per_sync(MIB as u64);
+    yield_to_requests(&mut db);
+    // Spread over time, what they write does not stand between a commit and its fsync. Tunes itself
+    // between a twentieth of this and all of it, by how much there is to do.
+    db.set_auto_tuned_ratelimiter(BACKGROUND_BYTES_PER_SECOND, 10_000, 10);
     // Iterators and snapshots are dropped on runtime threads, which must not delete files.
     db.set_avoid_unnecessary_blocking_io(true);
     // Visibility after the fsync rests on these two staying off.
@@ -87,6 +94,18 @@ pub(super) fn database(
     db.set_stats_dump_period_sec(0);
     db.set_stats_persist_period_sec(0);
     db
+}
+
+/// Lets flushes and compactions have the processor only when nothing else wants it: at full priority a
+/// compaction holds requests up for tens of milliseconds where there are few cores. Writes wait for
+/// them only once three memtables are full.
+fn yield_to_requests(db: &mut Options) {
+    // Without it, all there is to lose is that.
+    if let Ok(mut env) = Env::new() {
+        env.lower_thread_pool_cpu_priority();
+        env.lower_high_priority_thread_pool_cpu_priority();
+        db.set_env(&env);
+    }
 }
 
 /// Options of one column family.
