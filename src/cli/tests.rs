@@ -35,6 +35,10 @@ fn commands_of_the_contract_parse() {
         "cluster apply --leave a --accept-loss --yes --wait",
         "cluster abort",
         "cluster recover --survivors a,b --lost c --yes",
+        "bench",
+        "bench ycsb-a --node http://a:1,http://b:2 --rate 100.5 --value-bytes 1-9 --verify",
+        "bench read --r 1 --count 10 --no-load --save a --chart b --histograms c --json",
+        "bench --compare a b",
         "check-config f",
     ] {
         let words: Vec<&str> = words.split_whitespace().collect();
@@ -53,6 +57,12 @@ fn wrong_use_ends_with_2() {
         "dev --nodes 0",
         "dev --base-port 70000",
         "cluster recover",
+        "bench --keys 0",
+        "bench --connections 0",
+        "bench --reads 101",
+        "bench --consistency any",
+        "bench --count 5 --duration 5",
+        "bench --compare a",
     ] {
         let words: Vec<&str> = words.split_whitespace().collect();
         let error = parse(&words).expect_err("wrong use");

@@ -9,6 +9,7 @@ mod load;
 mod ports;
 mod process;
 
+mod bench;
 mod bodies;
 mod bucket_keys;
 mod command_line;
