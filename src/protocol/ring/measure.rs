@@ -64,7 +64,8 @@ impl Table {
     }
 
     /// A lower bound of the replicas that any balanced table of these members must make anew: what
-    /// each node has to gain, and what nobody holds who still may. Zones can make more necessary.
+    /// each node has to gain, and what is left when each keeps as much of its own as it may. Zones
+    /// can make more necessary.
     pub fn forced_moves(&self, members: &[Member], factor: ReplicationFactor) -> usize {
         let members = holders(members);
         let partitions = self.partitions().get() as usize;
@@ -74,8 +75,10 @@ impl Table {
         let gain = |(place, member): (usize, &Member)| {
             (ideal.bounds(place).0 as usize).saturating_sub(held(member))
         };
+        let keep =
+            |(place, member): (usize, &Member)| held(member).min(ideal.bounds(place).1 as usize);
         let gained: usize = members.iter().enumerate().map(gain).sum();
-        let kept: usize = members.iter().map(held).sum();
+        let kept: usize = members.iter().enumerate().map(keep).sum();
         gained.max((ideal.width * partitions).saturating_sub(kept))
     }
 

@@ -40,6 +40,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::types::{KeyPath, NodeId, Token, Weight, Zone};
 
+mod fewest;
 mod fill;
 mod ideal;
 mod measure;
@@ -51,8 +52,6 @@ mod search;
 mod table;
 mod walk;
 
-#[cfg(test)]
-mod oracle;
 #[cfg(test)]
 mod tests;
 

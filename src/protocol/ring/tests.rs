@@ -7,7 +7,6 @@ use proptest::{prop_assert, prop_assert_eq, proptest};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::ideal::Ideal;
-use super::oracle::fewest_moves;
 use super::table::holders;
 use super::{Member, Table, token_of};
 use crate::types::{Bucket, Key, KeyPath, NodeId, PartitionCount, ReplicationFactor, Weight, Zone};
@@ -159,7 +158,7 @@ proptest! {
         check(&old, &before);
         let new = compute(Some(&old), &after, n, partitions);
         check(&new, &after);
-        let fewest = fewest_moves(&old, &after, factor(n), count(partitions));
+        let fewest = old.fewest_moves(&after, factor(n));
         prop_assert_eq!(Table::moves(&old, &new), fewest);
     }
 }
