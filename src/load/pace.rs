@@ -34,10 +34,19 @@ impl Schedule {
 
     /// How many are due by then.
     pub fn due_by(&self, now: Instant) -> u64 {
-        let Some(elapsed) = now.checked_duration_since(self.first) else { return 0 };
+        self.count_while(now, |due| due <= now)
+    }
+
+    /// How many are due earlier than that.
+    pub fn due_before(&self, end: Instant) -> u64 {
+        self.count_while(end, |due| due < end)
+    }
+
+    fn count_while(&self, moment: Instant, is_counted: impl Fn(Instant) -> bool) -> u64 {
+        let Some(elapsed) = moment.checked_duration_since(self.first) else { return 0 };
         let number = (elapsed.as_secs_f64() / self.period_seconds) as u64;
-        // Rounding must not make one due too early.
-        if self.due(number) <= now { number + 1 } else { number }
+        // The division rounds: the one that lies on the moment is looked at itself.
+        if is_counted(self.due(number)) { number + 1 } else { number }
     }
 }
 
@@ -109,11 +118,23 @@ mod tests {
             let threads = 3;
             let end = begin + Duration::from_secs(20);
             let all = (0..threads)
-                .map(|thread| Schedule::of_thread(begin, per_second, thread, threads).due_by(end))
+                .map(|thread| Schedule::of_thread(begin, per_second, thread, threads))
+                .map(|schedule| schedule.due_before(end))
                 .sum::<u64>();
             let expected = 20.0 * per_second;
             assert!((all as f64 - expected).abs() <= 3.0, "{all} at {per_second} a second");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_due_at_a_moment_is_due_by_it_and_not_before_it() {
+        let first = Instant::now();
+        let schedule = Schedule { first, period_seconds: 0.5 };
+        let later = first + Duration::from_millis(1_200);
+        assert_eq!((schedule.due_by(first), schedule.due_before(first)), (1, 0));
+        assert_eq!((schedule.due_by(later), schedule.due_before(later)), (3, 3));
+        let earlier = Schedule { first: later, ..schedule };
+        assert_eq!((earlier.due_by(first), earlier.due_before(first)), (0, 0));
     }
 
     #[tokio::test]

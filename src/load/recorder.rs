@@ -87,7 +87,7 @@ impl Interval {
         all
     }
 
-    pub(super) fn note(&mut self, noted: &Noted) {
+    fn note(&mut self, noted: &Noted) {
         match &noted.result {
             Ok(outcome) => {
                 let tally = self.tallies.entry(noted.operation).or_default();
@@ -98,6 +98,34 @@ impl Interval {
             }
             Err(failure) => *self.errors.entry(failure.to_string()).or_default() += 1,
         }
+    }
+}
+
+/// What a thread notes: of the stretch of time that has not been told yet, and of what comes after it,
+/// as telling it may be late.
+#[derive(Debug)]
+pub(super) struct Notes {
+    now: Interval,
+    next: Interval,
+    boundary: Instant,
+}
+
+impl Notes {
+    /// Of a stretch that ends then.
+    pub fn until(boundary: Instant) -> Self {
+        Self { now: Interval::default(), next: Interval::default(), boundary }
+    }
+
+    pub fn note(&mut self, noted: &Noted) {
+        let is_next = noted.ended >= self.boundary;
+        if is_next { &mut self.next } else { &mut self.now }.note(noted);
+    }
+
+    /// The stretch is over; the next one ends then.
+    pub fn turn(&mut self, boundary: Instant) -> Interval {
+        self.boundary = boundary;
+        let next = std::mem::take(&mut self.next);
+        std::mem::replace(&mut self.now, next)
     }
 }
 

@@ -241,11 +241,8 @@ impl Collector {
 
     fn close(&mut self, number: usize, show: &mut dyn FnMut(&Second)) {
         let Some((_, mut second)) = self.open.remove(&number) else { return };
-        let mut end = self.period.boundary(number);
-        if self.period.end.is_none() {
-            // The last stretch of a counted run ends with its last operation.
-            end = end.min(Instant::now());
-        }
+        // The last stretch ends with the last operation, where these are counted or the run is stopped.
+        let end = self.period.boundary(number).min(Instant::now());
         second.length = end.saturating_duration_since(self.period.start(number));
         show(&second);
         if second.part == Part::WarmUp {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::keys::{Chooser, Keys};
 use super::pace::{Pacer, Schedule};
 use super::plan::{Length, Pace, Plan};
-use super::recorder::{Interval, Noted};
+use super::recorder::{Interval, Noted, Notes};
 use super::run::{Part, Period};
 use super::session::{Failure, Purpose, Session};
 use super::workload::{Operation, Workload};
@@ -85,7 +85,7 @@ impl Worker {
     }
 
     async fn work(self, sessions: Vec<Session>, period: Period) {
-        let noted = Rc::new(RefCell::new(Interval::default()));
+        let notes = Rc::new(RefCell::new(Notes::until(period.boundary(0))));
         let pacer = self.pacer(&period);
         let clients = sessions.into_iter().zip(0..).map(|(session, number)| Client {
             session,
@@ -99,14 +99,16 @@ impl Worker {
                 left: matches!(self.plan.length, Length::Count(_)).then(|| self.left.clone()),
                 stop: self.stop.clone(),
             },
-            noted: Rc::clone(&noted),
+            notes: Rc::clone(&notes),
         });
         let clients = join_all(clients.map(|client| tokio::task::spawn_local(client.run())));
-        let mut ticker = Ticker { worker: &self, noted, number: 0, cpu: thread_time() };
+        let mut ticker = Ticker { worker: &self, notes, period, number: 0, cpu: thread_time() };
         let unsent = tokio::select! {
             unsent = async { tokio::join!(clients, self.drive(pacer, period)).1 } => unsent,
-            never = ticker.tick(period) => never,
+            never = ticker.tick() => never,
         };
+        // What ended behind the boundary that was not reached is a stretch of its own.
+        ticker.tell();
         ticker.tell();
         self.tell(Told::Ended { unsent });
     }
@@ -127,11 +129,11 @@ impl Worker {
         let threads = self.plan.thread_count();
         let schedule = Schedule::of_thread(period.begin, per_second, self.thread, threads);
         let count = match (period.end, self.plan.length) {
-            (Some(end), _) => schedule.due_by(end),
+            (Some(end), _) => schedule.due_before(end),
             (None, Length::Count(count)) => {
                 let share = count / u64::from(threads);
                 let is_more = u64::from(self.thread) < count % u64::from(threads);
-                schedule.due_by(period.measured_from) + share + u64::from(is_more)
+                schedule.due_before(period.measured_from) + share + u64::from(is_more)
             }
             (None, Length::For(_)) => unreachable!("a period of a length has an end"),
         };
@@ -173,25 +175,27 @@ async fn drive_to_the_end(pacer: &Pacer, period: Period) {
 /// Tells what was noted, at each boundary.
 struct Ticker<'a> {
     worker: &'a Worker,
-    noted: Rc<RefCell<Interval>>,
+    notes: Rc<RefCell<Notes>>,
+    period: Period,
     number: usize,
     cpu: Duration,
 }
 
 impl Ticker<'_> {
-    async fn tick<T>(&mut self, period: Period) -> T {
+    async fn tick<T>(&mut self) -> T {
         loop {
-            sleep_until(period.boundary(self.number)).await;
+            sleep_until(self.period.boundary(self.number)).await;
             self.tell();
         }
     }
 
     fn tell(&mut self) {
         let now = thread_time();
+        let interval = self.notes.borrow_mut().turn(self.period.boundary(self.number + 1));
         self.worker.tell(Told::Interval {
             thread: self.worker.thread,
             number: self.number,
-            interval: Box::new(self.noted.take()),
+            interval: Box::new(interval),
             cpu: now.saturating_sub(self.cpu),
         });
         (self.number, self.cpu) = (self.number + 1, now);
@@ -227,6 +231,12 @@ impl Turns {
         };
         (!is_over && is_left).then_some(now)
     }
+
+    /// Whether it was due in the warm-up and ended after it: it belongs to neither.
+    fn is_left_from_warm_up(&self, noted: &Noted) -> bool {
+        let from = self.period.measured_from;
+        noted.due < from && noted.ended >= from
+    }
 }
 
 fn take_one(left: &AtomicU64) -> bool {
@@ -242,7 +252,7 @@ struct Client {
     keys: Arc<Keys>,
     chooser: Option<Chooser>,
     turns: Turns,
-    noted: Rc<RefCell<Interval>>,
+    notes: Rc<RefCell<Notes>>,
 }
 
 impl Client {
@@ -257,7 +267,9 @@ impl Client {
             }
             let is_unconnected = matches!(result, Err(Failure::Connection(_)));
             let noted = Noted { operation, due, sent, ended: Instant::now(), result };
-            self.noted.borrow_mut().note(&noted);
+            if !self.turns.is_left_from_warm_up(&noted) {
+                self.notes.borrow_mut().note(&noted);
+            }
             if is_unconnected {
                 sleep(RECONNECT_DELAY).await;
             }
