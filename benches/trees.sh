@@ -3,6 +3,7 @@
 # in one process, counted by callgrind, once as shipped and once built without trees. Takes about
 # 15 minutes.
 set -euo pipefail
+shopt -s inherit_errexit
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 cd "$ROOT"
