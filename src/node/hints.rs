@@ -26,9 +26,7 @@ use super::view::HintsView;
 use crate::peer::messages::{Answer, Carried, Refusal, Reply};
 use crate::protocol::causality::{Dot, Record};
 use crate::storage::schema::{hint_key, hints_for_vnode, parse_hint_key};
-use crate::storage::{
-    Batch, EngineError, KeyRange, ReadError, ScanLimit, Space, Store, Syncing, frame,
-};
+use crate::storage::{Batch, KeyRange, ReadError, ScanLimit, Space, Store, Syncing, frame};
 use crate::types::{KeyPath, NodeId, PurgeNumber, ReplicationFactor, VnodeId};
 
 /// The format of [`Hint`].
@@ -343,12 +341,6 @@ impl Node {
         let limit = ScanLimit { entries: 1, bytes: 1 };
         // Those that were admitted before are written by then.
         drop(self.hints.writing.write().await);
-        // And those that were removed must not be there again after a power cut.
-        let synced = self.store.sync().await;
-        synced.map_err(|error| ReadError::Io {
-            space: Space::Hints,
-            cause: EngineError::new(&error),
-        })?;
         if !self.keeps_hints().await {
             return Ok(true);
         }
