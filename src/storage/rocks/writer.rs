@@ -125,11 +125,8 @@ impl Writer {
     }
 
     fn write(&self, group: &[Waiting]) -> Result<(), CommitError> {
-        let sync = group.iter().any(|waiting| match waiting.syncing {
-            Syncing::AsConfigured => self.durability == Durability::Sync,
-            Syncing::Later => false,
-            Syncing::Always => true,
-        });
+        let sync = self.durability == Durability::Sync
+            || group.iter().any(|waiting| waiting.syncing == Syncing::Always);
         let mut writes = WriteBatch::default();
         for waiting in group {
             append(&mut writes, &waiting.batch, &self.database);
