@@ -33,8 +33,12 @@ const BESIDE_CLIENTS: usize = 16;
 /// How long a target has to take one.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether a target is back, and which hints are too old.
+/// How often it is looked whether a target is back.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is looked which hints are too old, or more often where they get old sooner: that
+/// reads all of them.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// How often a record is read again because of a purge.
 const TRIES: u32 = 3;
@@ -81,6 +85,7 @@ impl Node {
         let node = Arc::clone(self);
         self.tasks.spawn_untracked(async move {
             let phase = node.phase();
+            let mut swept = None;
             loop {
                 let wait = tokio::time::timeout(LOOK_EVERY, node.hints.wake.notified());
                 tokio::select! {
@@ -88,12 +93,18 @@ impl Node {
                     _ = phase.wait_for(|phase| phase.is_over()) => return,
                     _ = wait => {}
                 }
-                node.tasks.track(node.hand_off()).await;
+                let every = SWEEP_EVERY.min(node.settings.hints.max_age / 4);
+                let is_sweep = swept.is_none_or(|at: Instant| at.elapsed() >= every);
+                if is_sweep {
+                    swept = Some(Instant::now());
+                }
+                node.tasks.track(node.hand_off(is_sweep)).await;
             }
         });
     }
 
-    async fn hand_off(self: &Arc<Self>) {
+    /// Brings what can be brought now; what can't is looked at for its age if this is a sweep.
+    async fn hand_off(self: &Arc<Self>, is_sweep: bool) {
         if self.hints.is_in_doubt.swap(false, Ordering::Relaxed)
             && let Err(error) = self.hints.count_all(&*self.store).await
         {
@@ -104,7 +115,7 @@ impl Node {
             if self.phase.borrow().is_over() {
                 return;
             }
-            if let Err(error) = self.replay(&target).await {
+            if let Err(error) = self.replay(&target, is_sweep).await {
                 tracing::error!(%error, "hints can't be read");
             }
         }
@@ -129,14 +140,18 @@ impl Node {
         targets
     }
 
-    /// Brings all hints of one target, as far as it takes them; and drops those that are too old.
-    async fn replay(self: &Arc<Self>, target: &Target) -> Result<(), ReadError> {
+    /// Brings all hints of one target, as far as it takes them; in a sweep, drops those that are too
+    /// old.
+    async fn replay(self: &Arc<Self>, target: &Target, is_sweep: bool) -> Result<(), ReadError> {
         let layout = self.layout().expect("hints are of a layout");
         let is_up = match target {
             // Who is gone for good can't take it: those that hold its keys now can.
             Some(id) => layout.peer(id).is_none_or(|peer| peer.is_up()),
             None => true,
         };
+        if !is_up && !is_sweep {
+            return Ok(());
+        }
         let mut pace = Pace::new(self, self.settings.hints.max_bytes_per_second);
         let mut range = hints_for(target.as_ref());
         loop {
@@ -356,7 +371,9 @@ impl Node {
         let _writing = self.hints.writing.read().await;
         let mut batch = Batch::default();
         batch.delete(Space::Hints, kept.key.clone());
-        match self.store.commit(batch, Syncing::AsConfigured).await {
+        // One that is there again after a power cut is brought once more, which changes nothing.
+        // Whoever says that none is kept fsyncs first.
+        match self.store.commit(batch, Syncing::Later).await {
             Ok(()) => {
                 self.hints.remove(&kept.target, (kept.key.len() + kept.value.len()) as u64);
                 Replayed::Brought

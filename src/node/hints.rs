@@ -26,7 +26,9 @@ use super::view::HintsView;
 use crate::peer::messages::{Answer, Carried, Refusal, Reply};
 use crate::protocol::causality::{Dot, Record};
 use crate::storage::schema::{hint_key, hints_for_vnode, parse_hint_key};
-use crate::storage::{Batch, KeyRange, ReadError, ScanLimit, Space, Store, Syncing, frame};
+use crate::storage::{
+    Batch, EngineError, KeyRange, ReadError, ScanLimit, Space, Store, Syncing, frame,
+};
 use crate::types::{KeyPath, NodeId, PurgeNumber, ReplicationFactor, VnodeId};
 
 /// The format of [`Hint`].
@@ -151,6 +153,12 @@ impl Hints {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Target, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The record that is kept with a stored hint, if there is one: for a simulation to look at.
+#[cfg(any(test, feature = "sim"))]
+pub fn record_of_hint(value: &[u8]) -> Option<Bytes> {
+    Hint::decode(value).ok()?.record
 }
 
 impl Hint {
@@ -338,12 +346,24 @@ impl Node {
 
     /// Whether no hint is kept here for any key of a partition.
     pub(super) async fn has_no_hints(&self, vnode: VnodeId) -> Result<bool, ReadError> {
-        let limit = ScanLimit { entries: 1, bytes: 1 };
         // Those that were admitted before are written by then.
         drop(self.hints.writing.write().await);
-        if !self.keeps_hints().await {
-            return Ok(true);
+        if self.keeps_hints().await && self.has_some_hint(vnode).await? {
+            return Ok(false);
         }
+        // Those that were removed before this look must not be there again after a power cut. After
+        // it: one that was removed in between would be in neither.
+        let synced = self.store.sync().await;
+        synced.map_err(|error| ReadError::Io {
+            space: Space::Hints,
+            cause: EngineError::new(&error),
+        })?;
+        Ok(true)
+    }
+
+    /// Whether a look at the disk finds a hint for some key of a partition.
+    async fn has_some_hint(&self, vnode: VnodeId) -> Result<bool, ReadError> {
+        let limit = ScanLimit { entries: 1, bytes: 1 };
         // Not by the counts: one that is being written is not in them yet.
         let layout = self.layout().expect("hints are of a layout");
         let named = layout.peers.iter().map(|peer| Some(peer.id.clone()));
@@ -353,11 +373,11 @@ impl Node {
             for table in ReplicationFactor::all() {
                 let range = hints_for_vnode(target.as_ref(), VnodeId { table, ..vnode });
                 if !self.store.scan(Space::Hints, range, limit).await?.entries.is_empty() {
-                    return Ok(false);
+                    return Ok(true);
                 }
             }
         }
-        Ok(true)
+        Ok(false)
     }
 
     /// Figures for people.

@@ -62,6 +62,8 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 pub use directory::DirectoryError;
+#[cfg(any(test, feature = "sim"))]
+pub use hints::record_of_hint;
 pub use instruments::{Instruments, MintedWrite, PlantedBug};
 pub use process::{Process, Running};
 pub use seams::{Clock, Randomness, SystemClock};

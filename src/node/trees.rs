@@ -380,8 +380,8 @@ impl Node {
         Ok(self.entries_of(vnode, &[leaf], usize::MAX).await?.1)
     }
 
-    /// The keys of whole leaves with their digests, leaf by leaf, until there are so many: of how
-    /// many leaves they are, and they.
+    /// The keys of whole leaves with their digests, leaf by leaf, until there are so many: of how many
+    /// leaves they are, and they.
     pub(super) async fn entries_of(
         &self,
         vnode: VnodeId,

@@ -161,7 +161,7 @@ impl SimDisk {
         let queue = std::mem::take(&mut state.queue);
         let written = state.random.random_range(0..=queue.len());
         for queued in queue.into_iter().take(written) {
-            self.shared.apply(&queued.batch, Syncing::AsConfigured);
+            self.shared.apply(&queued.batch, Syncing::Later);
         }
         let unsynced = self.shared.memory.unsynced();
         let kept = match ending {
@@ -256,11 +256,9 @@ impl Shared {
 
     const fn syncing(&self, asked: Syncing, is_lying: bool) -> Syncing {
         match (is_lying, self.durability, asked) {
-            (true, ..) => Syncing::AsConfigured,
+            (true, ..) | (false, _, Syncing::Later) => Syncing::Later,
             (false, Durability::Sync, _) | (false, _, Syncing::Always) => Syncing::Always,
-            (false, Durability::Interval | Durability::Os, Syncing::AsConfigured) => {
-                Syncing::AsConfigured
-            }
+            (false, Durability::Interval | Durability::Os, Syncing::AsConfigured) => Syncing::Later,
         }
     }
 

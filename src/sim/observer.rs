@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::client::value_id;
 use super::history::ValueId;
+use crate::node::record_of_hint;
 use crate::protocol::causality::{Context, Dot, Record};
 use crate::protocol::cluster::ClusterState;
 use crate::storage::schema::{MetaKey, parse_hint_key, parse_record_key};
@@ -73,7 +74,7 @@ impl Observer {
                 Change::Delete { space: Space::Records, key } if !is_quarantine => {
                     state.delete(node, key);
                 }
-                Change::Put { space: Space::Hints, key, .. } => state.hint(node, key),
+                Change::Put { space: Space::Hints, key, value } => state.hint(node, key, value),
                 Change::Put { space: Space::Meta, key, value }
                     if *key == MetaKey::ClusterState.to_bytes() =>
                 {
@@ -159,9 +160,13 @@ impl State {
         }
     }
 
-    fn hint(&mut self, node: usize, key: &Bytes) {
-        let parsed = parse_hint_key(key).expect("nodes write keys of the schema");
-        if let (Some(target), _, path) = parsed {
+    fn hint(&mut self, node: usize, key: &Bytes, value: &Bytes) {
+        let (target, _, path) = parse_hint_key(key).expect("nodes write keys of the schema");
+        if let Some(record) = record_of_hint(value) {
+            // A version may come no further: the next write through this node replaces it here.
+            self.versions_of(&path, &whole(&record));
+        }
+        if let Some(target) = target {
             self.hints.insert((node, target, path), self.batches);
         }
     }
@@ -176,7 +181,7 @@ impl State {
 
     fn record(&mut self, node: usize, key: &Bytes, value: &Bytes) {
         let (_, path) = parse_record_key(key).expect("nodes write keys of the schema");
-        let record = Record::from_stored_bytes(value.clone()).expect("nodes write whole records");
+        let record = whole(value);
         if record.is_husk() {
             self.purged.entry(path.clone()).or_default().join(record.context());
             self.husks.insert((node, path.clone()), record.context().clone());
@@ -191,6 +196,10 @@ impl State {
         for dot in record.dots() {
             self.arrivals.entry((node, dot)).or_insert(self.batches);
         }
+        self.versions_of(&path, &record);
+    }
+
+    fn versions_of(&mut self, path: &KeyPath, record: &Record) {
         let known = self.versions.entry(path.clone()).or_default();
         for version in record.versions() {
             let seen = SeenVersion { value: value_id(version), checksum: version.checksum() };
@@ -202,4 +211,8 @@ impl State {
             }
         }
     }
+}
+
+fn whole(stored: &Bytes) -> Record {
+    Record::from_stored_bytes(stored.clone()).expect("nodes write whole records")
 }

@@ -110,7 +110,12 @@ impl MemoryStore {
         let fault = state.next_fault.take();
         if matches!(fault, None | Some(CommitFault::UnknownButApplied)) {
             state.apply(batch);
-            if syncing == Syncing::Always || self.durability == Durability::Sync {
+            let is_synced = match syncing {
+                Syncing::AsConfigured => self.durability == Durability::Sync,
+                Syncing::Later => false,
+                Syncing::Always => true,
+            };
+            if is_synced {
                 state.sync();
             }
         }

@@ -97,6 +97,9 @@ pub enum Durability {
 pub enum Syncing {
     /// As the setting says.
     AsConfigured,
+    /// Not for its own sake: durable with the next commit that is. For what may as well not have
+    /// happened when the power fails.
+    Later,
     /// Fsynced, whatever the setting says. Everything committed before is fsynced with it.
     Always,
 }

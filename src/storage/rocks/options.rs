@@ -96,9 +96,9 @@ pub(super) fn database(
     db
 }
 
-/// Lets flushes and compactions have the processor only when nothing else wants it: at full
-/// priority a compaction holds requests up for tens of milliseconds where there are few cores.
-/// Writes wait for them only once three memtables are full.
+/// Lets flushes and compactions have the processor only when nothing else wants it: at full priority a
+/// compaction holds requests up for tens of milliseconds where there are few cores. Writes wait for
+/// them only once three memtables are full.
 fn yield_to_requests(db: &mut Options) {
     // Without it, all there is to lose is that.
     if let Ok(mut env) = Env::new() {

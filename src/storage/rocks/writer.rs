@@ -125,8 +125,11 @@ impl Writer {
     }
 
     fn write(&self, group: &[Waiting]) -> Result<(), CommitError> {
-        let sync = self.durability == Durability::Sync
-            || group.iter().any(|waiting| waiting.syncing == Syncing::Always);
+        let sync = group.iter().any(|waiting| match waiting.syncing {
+            Syncing::AsConfigured => self.durability == Durability::Sync,
+            Syncing::Later => false,
+            Syncing::Always => true,
+        });
         let mut writes = WriteBatch::default();
         for waiting in group {
             append(&mut writes, &waiting.batch, &self.database);

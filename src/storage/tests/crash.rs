@@ -21,6 +21,17 @@ async fn a_crash_takes_what_was_not_synced() {
 }
 
 #[tokio::test]
+async fn what_is_synced_later_survives_with_the_next_that_is_synced() {
+    for durability in [Durability::Sync, Durability::Interval, Durability::Os] {
+        let store = MemoryStore::new(durability);
+        store.commit(puts(&[("1", "")]), Syncing::Later).await.expect("healthy");
+        assert_eq!(keys(&store.crash()).await, Vec::<String>::new(), "{durability:?}");
+        store.commit(puts(&[("2", "")]), Syncing::Always).await.expect("healthy");
+        assert_eq!(keys(&store.crash()).await, ["1", "2"], "{durability:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_planted_fault_fails_one_commit() {
     let store = MemoryStore::new(Durability::Sync);
     for (fault, may_be_applied, applied) in [

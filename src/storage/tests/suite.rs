@@ -144,6 +144,13 @@ async fn warming_changes_nothing(store: Arc<dyn Store>) {
     store.warm(Space::Records, vec!["a".into()]).await;
 }
 
+async fn what_is_synced_later_is_visible_now(store: Arc<dyn Store>) {
+    store.commit(puts(&[("a", "1")]), Syncing::Later).await.expect("healthy");
+    assert_eq!(get(&*store, "a").await.as_deref(), Some("1"));
+    assert_eq!(store.statistics().syncs, 0);
+    store.sync().await.expect("healthy");
+}
+
 async fn a_snapshot_shows_its_moment(store: Arc<dyn Store>) {
     put(&*store, &[("a", "old"), ("b", "old")]).await;
     let snapshot = store.snapshot();
@@ -268,6 +275,7 @@ suite! {
     scans_keep_to_their_range_and_limits_and_resume
     whole_ranges_are_read_until_there_is_enough
     warming_changes_nothing
+    what_is_synced_later_is_visible_now
     a_snapshot_shows_its_moment
     concurrent_commits_all_resolve_and_are_visible_when_they_do
     commits_apply_in_the_order_of_the_calls
