@@ -2,7 +2,9 @@
 //! data, so that it can be printed, repeated and shrunk.
 
 mod amnesia;
+mod damage;
 mod faults;
+mod lopsided;
 mod operators;
 mod turnover;
 mod workload;
@@ -104,6 +106,7 @@ impl Scenario {
         match random.random_range(0..40) {
             0 | 1 => turnover::turn(&mut scenario, &mut random),
             2 => amnesia::turn(&mut scenario, &mut random),
+            3 => damage::turn(&mut scenario, &mut random),
             _ => {}
         }
         scenario

@@ -1,0 +1,25 @@
+//! A disk is damaged that holds what another replica has missed (see [`lopsided`]): whoever takes the
+//! damaged replica's word for it misses the write.
+
+use rand::rngs::StdRng;
+
+use super::{Fault, PlannedFault, Scenario, lopsided};
+
+/// How often it is damaged: each time, only some of the records are.
+const TIMES: u64 = 4;
+
+/// The time between.
+const EVERY_MS: u64 = 4_000;
+
+/// Makes a scenario one of these.
+pub(super) fn turn(scenario: &mut Scenario, random: &mut StdRng) {
+    let nodes = 3;
+    let (writer, missing) = lopsided::turn(scenario, random, nodes, 0);
+    let holder = (0..nodes).find(|node| *node != writer && !missing.contains(node));
+    scenario.victim = holder.expect("a quorum is reached");
+    scenario.faults.extend((0..TIMES).map(|time| PlannedFault {
+        at_ms: lopsided::THEN_AT_MS + time * EVERY_MS,
+        for_ms: 1_000,
+        fault: Fault::Corrupt { node: scenario.victim },
+    }));
+}
