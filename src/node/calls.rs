@@ -2,10 +2,11 @@
 //! that made it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::Node;
 use super::layout::Peer;
@@ -153,7 +154,7 @@ impl Node {
                 }
             }
             Err(PeerFailure::Refused(Refusal::StaleEpoch)) => {
-                self.learn_from(&peer.address, deadline).await;
+                self.catch_up(at, peer, deadline).await
             }
             _ => {}
         }
@@ -176,10 +177,28 @@ impl Node {
 
     /// Tells a peer this node's state; whether it took it.
     async fn teach(&self, peer: &Peer, deadline: Instant) -> bool {
+        let times = peer.told_times.load(Ordering::Relaxed);
+        let Ok(mut told) = timeout_at(deadline, peer.told.lock()).await else { return false };
         let Some(layout) = self.layout() else { return false };
+        if peer.told_times.load(Ordering::Relaxed) != times && *told == Some(layout.stamp) {
+            return true;
+        }
         let learn = Request::Learn(Box::new(layout.state.clone()));
-        let told = self.call_address(&peer.address, Outgoing::control(learn, deadline)).await;
-        matches!(told, Ok(Answer::Learnt))
+        let answer = self.call_address(&peer.address, Outgoing::control(learn, deadline)).await;
+        let is_told = matches!(answer, Ok(Answer::Learnt));
+        if is_told {
+            *told = Some(layout.stamp);
+            peer.told_times.fetch_add(1, Ordering::Relaxed);
+        }
+        is_told
+    }
+
+    /// Goes on to the state of a peer that is ahead.
+    async fn catch_up(self: &Arc<Self>, at: &StateStamp, peer: &Peer, deadline: Instant) {
+        let Ok(_one) = timeout_at(deadline, peer.told.lock()).await else { return };
+        if !self.is_past(at) {
+            self.learn_from(&peer.address, deadline).await;
+        }
     }
 
     /// Asks whoever answers at an address.

@@ -6,10 +6,14 @@
 //! gossip of a later epoch    ─▶ its state is asked for     ─┤
 //! a proposal is decided here ───────────────────────────────┘
 //!
-//! adopt    persist ─▶ close the gate: changes that were admitted are done, none is let in
+//! adopt    persist ─▶ look for what is to be dropped
+//!          ─▶ close the gate: changes that were admitted are done, none is let in
 //!          ─▶ work out the roles: drop what is nobody's, empty what is to be taken in
 //!          ─▶ work with the new layout ─▶ open the gate
 //! ```
+//!
+//! While the gate is closed all writes through this node wait, and those of others that need it: what
+//! takes long is done before.
 //!
 //! A change of a record is admitted with its epoch while its key's lock, and so the gate, is held:
 //! there is no moment between the check and the commit.
@@ -43,6 +47,9 @@ use crate::types::{Bucket, Epoch, PartitionCount, VnodeId};
 
 /// How soon work of an epoch that could not be ended is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// The first of many.
+const ONE: ScanLimit = ScanLimit { entries: 1, bytes: 1 };
 
 /// How much is read at once of what an earlier layout may have left.
 const LEFT_OVER: ScanLimit = ScanLimit { entries: 4_096, bytes: 4 << 20 };
@@ -152,8 +159,9 @@ impl Node {
                 return Err(error.into());
             }
         };
+        let found = self.find_unkept(&layout).await?;
         let gate = self.locks.close_gate().await;
-        self.work_out_roles(&layout).await?;
+        self.work_out_roles(&layout, found, Some(&present)).await?;
         self.set_layout(Arc::clone(&layout));
         drop(gate);
         tracing::info!(
@@ -254,29 +262,32 @@ impl Node {
     /// Makes what is on disk fit this node's roles in a state: drops vnodes that are nobody's any
     /// more, and empties those that are to be taken in, unless that has begun before. While the gate
     /// is closed, or before the node serves.
-    pub(super) async fn work_out_roles(&self, layout: &Layout) -> Result<(), AdoptError> {
-        let me = layout.this();
+    ///
+    /// `found` is what [`Node::find_unkept`] found before; since then only vnodes of the layout
+    /// `before` can have come to hold something.
+    pub(super) async fn work_out_roles(
+        &self,
+        layout: &Layout,
+        found: BTreeSet<VnodeId>,
+        before: Option<&Layout>,
+    ) -> Result<(), AdoptError> {
         let own: BTreeSet<VnodeId> = layout.own_vnodes().into_iter().collect();
         let next: BTreeSet<VnodeId> = layout.next_vnodes().into_iter().collect();
         let begun = layout.state.transition.as_ref().map(|transition| transition.begun);
-        let is_of_me = |former: &&Former| {
-            former.node == me.id && former.incarnation == me.incarnation && former.bucket.is_none()
-        };
-        let has = |list: &[Former], vnode: VnodeId| {
-            list.iter().filter(is_of_me).any(|former| former.has(vnode))
-        };
-        let resumed = layout.state.transition.as_ref().map_or(&[][..], |t| &t.resumed[..]);
-        let mut batch = Batch::default();
-        let mut dropped = Vec::new();
-        for vnode in self.held_vnodes().await? {
-            let is_being_taken_in = next.contains(&vnode)
-                && (self.take_ins.begun(vnode) == begun || has(resumed, vnode));
-            if own.contains(&vnode) || is_being_taken_in || has(&layout.state.former, vnode) {
-                continue;
+        let kept = self.kept_vnodes(layout);
+        let mut dropped = found;
+        dropped.extend(self.vnodes.known());
+        let mut held_before: BTreeSet<VnodeId> = BTreeSet::new();
+        held_before.extend(before.into_iter().flat_map(Layout::own_vnodes));
+        held_before.extend(before.into_iter().flat_map(Layout::next_vnodes));
+        for vnode in held_before.difference(&kept) {
+            if !dropped.contains(vnode) && self.holds_records(*vnode).await? {
+                dropped.insert(*vnode);
             }
-            self.add_drop(&mut batch, vnode);
-            dropped.push(vnode);
         }
+        dropped.retain(|vnode| !kept.contains(vnode));
+        let mut batch = Batch::default();
+        dropped.iter().for_each(|vnode| self.add_drop(&mut batch, *vnode));
         for (vnode, _) in self.take_ins.all().filter(|(_, taken)| Some(taken.begun) != begun) {
             batch.delete(Space::Meta, MetaKey::TakeIn(vnode));
         }
@@ -378,25 +389,69 @@ impl Node {
         self.trees.forget(vnode);
     }
 
-    /// The vnodes of which anything is stored here.
-    pub(super) async fn held_vnodes(&self) -> Result<BTreeSet<VnodeId>, ReadError> {
-        let mut held: BTreeSet<VnodeId> = self.vnodes.known();
-        let one = ScanLimit { entries: 1, bytes: 1 };
+    /// The vnodes whose data stays here in a layout: those that are held, that are being taken in, or
+    /// that others have yet to be brought.
+    fn kept_vnodes(&self, layout: &Layout) -> BTreeSet<VnodeId> {
+        let me = layout.this();
+        let begun = layout.state.transition.as_ref().map(|transition| transition.begun);
+        let resumed = layout.state.transition.as_ref().map_or(&[][..], |t| &t.resumed[..]);
+        let is_of_me = |former: &&Former| {
+            former.node == me.id && former.incarnation == me.incarnation && former.bucket.is_none()
+        };
+        let has = |list: &[Former], vnode: VnodeId| {
+            list.iter().filter(is_of_me).any(|former| former.has(vnode))
+        };
+        let is_being_taken_in =
+            |vnode: &VnodeId| self.take_ins.begun(*vnode) == begun || has(resumed, *vnode);
+        let mut kept: BTreeSet<VnodeId> = layout.own_vnodes().into_iter().collect();
+        kept.extend(layout.next_vnodes().into_iter().filter(is_being_taken_in));
+        let former = layout.state.former.iter().filter(is_of_me);
+        kept.extend(former.flat_map(|former| {
+            let vnode = |partition: &_| VnodeId { table: former.table, partition: *partition };
+            former.partitions.iter().map(vnode)
+        }));
+        kept
+    }
+
+    /// The vnodes of which records are stored here and whose data does not stay in a layout.
+    pub(super) async fn find_unkept(
+        &self,
+        layout: &Layout,
+    ) -> Result<BTreeSet<VnodeId>, AdoptError> {
+        let kept = self.kept_vnodes(layout);
+        let mut found = BTreeSet::new();
         let mut range = KeyRange::all();
         loop {
-            let page = self.store.scan(Space::Records, range.clone(), one).await?;
-            let Some((key, _)) = page.entries.first() else { return Ok(held) };
+            let page = self.store.scan(Space::Records, range.clone(), ONE).await?;
+            let Some((key, _)) = page.entries.first() else { return Ok(found) };
             let Ok((vnode, _)) = parse_record_key(key) else {
                 match page.next {
                     Some(next) => range = range.resume_at(next),
-                    None => return Ok(held),
+                    None => return Ok(found),
                 }
                 continue;
             };
-            held.insert(vnode);
-            range = range.resume_at(behind(vnode));
+            if !kept.contains(&vnode) {
+                found.insert(vnode);
+            }
+            range = range.resume_at(behind(end_of_run(&kept, vnode)));
         }
     }
+
+    /// Whether any record of a vnode is stored here.
+    pub(super) async fn holds_records(&self, vnode: VnodeId) -> Result<bool, ReadError> {
+        let page = self.store.scan(Space::Records, vnode_range(vnode), ONE).await?;
+        Ok(!page.entries.is_empty())
+    }
+}
+
+/// The last of the vnodes from this one on that are all in a set, one partition after the other; this
+/// one where it is not in it.
+fn end_of_run(set: &BTreeSet<VnodeId>, first: VnodeId) -> VnodeId {
+    let run = set.range(first..).zip(first.partition.get()..).take_while(|(vnode, partition)| {
+        vnode.table == first.table && vnode.partition.get() == *partition
+    });
+    run.last().map_or(first, |(vnode, _)| *vnode)
 }
 
 /// The first key behind all of a vnode's.

@@ -6,7 +6,7 @@
 //! in both sets holds the key twice, in two vnodes, and has two places here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use smallvec::{SmallVec, smallvec};
 
@@ -26,6 +26,11 @@ pub(super) struct Peer {
     pub(super) incarnation: DataIncarnation,
     /// How fast it answers.
     pub(super) latency: Latency,
+    /// Held while it is told a state or asked for its own, so that of the many requests that meet
+    /// another epoch at once the first does that for all. Holds what it was told last.
+    pub(super) told: tokio::sync::Mutex<Option<StateStamp>>,
+    /// How often it was told one.
+    pub(super) told_times: AtomicU64,
     state: AtomicU8,
     /// It will never run again.
     is_gone: bool,
@@ -376,6 +381,8 @@ impl Peer {
             address: address.map_err(|_| LayoutError::BadAddress(node.id.clone()))?,
             incarnation: node.incarnation,
             latency: Latency::default(),
+            told: tokio::sync::Mutex::default(),
+            told_times: AtomicU64::new(0),
             state: AtomicU8::new(0),
             is_gone,
         }))

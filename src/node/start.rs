@@ -277,7 +277,8 @@ impl Node {
             Ok(layout) => {
                 let layout = Arc::new(layout);
                 // The last adoption may have been cut off.
-                self.work_out_roles(&layout).await?;
+                let found = self.find_unkept(&layout).await?;
+                self.work_out_roles(&layout, found, None).await?;
                 self.set_layout(layout);
                 Ok(true)
             }
