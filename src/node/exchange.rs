@@ -29,6 +29,7 @@ use super::{Node, Phase};
 use crate::peer::messages::{Answer, Carried, KeysAnswer, Refusal, Reply, Request};
 use crate::protocol::cluster::StateStamp;
 use crate::protocol::merkle::{LeafIndex, compare, differing};
+use crate::storage::Syncing;
 use crate::types::{KeyPath, NodeId, VnodeId};
 
 /// How long one message may take.
@@ -269,6 +270,7 @@ impl Node {
         deadline: Instant,
     ) -> Reply {
         self.owned(vnode)?;
+        let from = (from, Syncing::AsConfigured);
         let merged = self.merge_all(at, vnode, records, from, deadline).await;
         let merged = merged.into_iter().map(|(_, merged)| merged);
         Ok(Answer::Pushed(merged.collect::<Result<_, _>>()?))
@@ -484,7 +486,7 @@ impl Pairing<'_> {
     }
 
     async fn merge(&self, records: Vec<(KeyPath, Carried)>, deadline: Instant) -> Merged {
-        let from = &self.peer.id;
+        let from = (&self.peer.id, Syncing::AsConfigured);
         self.node.merge_all(&self.at, self.vnode, records, from, deadline).await
     }
 

@@ -70,6 +70,11 @@ impl Node {
             _ => {}
         }
         let at = self.check_sender(&envelope)?;
+        let is_for_a_client = matches!(
+            envelope.request,
+            Request::Read { .. } | Request::Merge { .. } | Request::Hint { .. } | Request::Write(_)
+        );
+        let _serving = is_for_a_client.then(|| self.clients.serve());
         let request_id = envelope.request_id;
         tracing::trace!(from = %envelope.from, ?request_id, "peer request");
         match envelope.request {

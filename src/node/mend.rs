@@ -18,7 +18,7 @@ use crate::peer::messages::{Answer, Page, Refusal, Reply, Request};
 use crate::protocol::causality::{DecodeError, Summary};
 use crate::protocol::cluster::StateStamp;
 use crate::storage::schema::{parse_record_key, record_key, vnode_range};
-use crate::storage::{ReadError, ScanLimit, Space};
+use crate::storage::{ReadError, ScanLimit, Space, Syncing};
 use crate::types::{KeyPath, ReplicationFactor, VnodeId};
 
 /// How long to wait before trying again what could not be mended.
@@ -128,7 +128,8 @@ impl Node {
             taken += page.records.len();
             let (records, next) = page.carried();
             after = next;
-            for (_, merged) in self.merge_all(at, vnode, records, &peer.id, deadline).await {
+            let from = (&peer.id, Syncing::AsConfigured);
+            for (_, merged) in self.merge_all(at, vnode, records, from, deadline).await {
                 match merged {
                     // Nothing can be taken from what is no record.
                     Err(Refusal::Malformed) => self.metrics.alarm("malformed-record"),

@@ -12,6 +12,7 @@ use super::Node;
 use super::hints::HintsOfBatch;
 use super::imprint::{Change, Imprint};
 use super::instruments::PlantedBug;
+use super::layout::Layout;
 use super::locks::KeyGuard;
 use super::replica::{Carries, Place, RecordChange};
 use super::vnodes::{PurgeStanding, Retirement};
@@ -46,7 +47,10 @@ impl Node {
         self.admit(at, &guard)?;
         self.refuse_writes()?;
         let merged = self.merge_into(place, carried, from, (&guard, too_early)).await?;
-        let (differing, Some((record, change))) = merged else { return Ok(merged.0) };
+        let (differing, Some((record, change))) = merged else {
+            self.sync_what_is_taken_in(place).await?;
+            return Ok(merged.0);
+        };
         let write = RecordChange {
             record,
             change,
@@ -56,6 +60,18 @@ impl Node {
         let committed = self.commit(place, write, guard)?.await;
         committed.map_err(|_| Refusal::StoreFailed)?;
         Ok(differing)
+    }
+
+    /// Where a merge has changed nothing: what is there has to be durable before that is said, and
+    /// what was taken in a moment ago may not be.
+    async fn sync_what_is_taken_in(&self, place: &Place) -> Result<(), Refusal> {
+        let is_taken_in =
+            |layout: Arc<Layout>| layout.is_incoming(place.vnode) || layout.is_moving(&place.path);
+        if !self.layout().is_some_and(is_taken_in) {
+            return Ok(());
+        }
+        let synced = self.store.commit(Batch::default(), Syncing::AsConfigured).await;
+        synced.map_err(|error| self.commit_failed(place.vnode, &error, Carries::OthersDots))
     }
 
     /// Refuses a key that does not belong to a vnode, now or after the running transition.
@@ -120,14 +136,14 @@ impl Node {
         })
     }
 
-    /// Merges many records of one vnode, in one batch; durable when it returns. For each what is
-    /// there then, if it is something else than what came.
+    /// Merges many records of one vnode, in one batch; durable when it returns, unless that may be
+    /// later. For each what is there then, if it is something else than what came.
     pub(super) async fn merge_all(
         self: &Arc<Self>,
         at: &StateStamp,
         vnode: VnodeId,
         records: Vec<(KeyPath, Carried)>,
-        from: &NodeId,
+        (from, syncing): (&NodeId, Syncing),
         deadline: Instant,
     ) -> Vec<(KeyPath, Result<Option<Carried>, Refusal>)> {
         let places: Vec<(Place, Carried)> =
@@ -167,7 +183,7 @@ impl Node {
         if batch.is_empty() {
             return merged;
         }
-        match self.commit_all(vnode, batch, changes, guard).await {
+        match self.commit_all(vnode, (batch, syncing), changes, guard).await {
             Ok(()) => merged,
             Err(refusal) => {
                 let failed = |merged: Result<_, _>| merged.and(Err(refusal.clone()));
@@ -210,11 +226,11 @@ impl Node {
     async fn commit_all(
         self: &Arc<Self>,
         vnode: VnodeId,
-        batch: Batch,
+        (batch, syncing): (Batch, Syncing),
         changes: Vec<(Place, Change)>,
         guard: KeyGuard,
     ) -> Result<(), Refusal> {
-        let queued = self.store.commit(batch, Syncing::AsConfigured);
+        let queued = self.store.commit(batch, syncing);
         let node = Arc::clone(self);
         let applied = self.tasks.spawn(async move {
             let outcome = queued.await;

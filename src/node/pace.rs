@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use super::Node;
 
-/// While clients are served, a rest is so many times the work before it.
+/// While clients are served, a rest is so many times the work before it, unless it is set.
 const RESTS: u32 = 4;
 
 /// The longest rest for the sake of clients.
 const LONGEST_REST: Duration = Duration::from_millis(50);
 
-/// What clients are being served now.
+/// What clients are being served now, by this node or by others that have asked it for its part.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     in_flight: AtomicUsize,
@@ -46,6 +46,7 @@ impl Drop for Serving<'_> {
 pub(super) struct Pace {
     node: Arc<Node>,
     bytes_per_second: u64,
+    rests: u32,
     piece_begun: Instant,
     requests_before: u64,
     were_clients_served: bool,
@@ -58,10 +59,17 @@ impl Pace {
         Self {
             node: Arc::clone(node),
             bytes_per_second,
+            rests: RESTS,
             piece_begun: Instant::now(),
             requests_before,
             were_clients_served: false,
         }
+    }
+
+    /// The same with rests, while clients are served, of so many times the work before them.
+    pub(super) const fn resting(mut self, rests: u32) -> Self {
+        self.rests = rests;
+        self
     }
 
     /// Whether clients were served during the last piece: then pieces should be small.
@@ -83,7 +91,7 @@ impl Pace {
         self.were_clients_served = self.are_clients_served();
         self.requests_before = self.node.clients.begun.load(Ordering::Relaxed);
         let for_clients = match self.were_clients_served {
-            true => (took * RESTS).min(LONGEST_REST),
+            true => (took * self.rests).min(LONGEST_REST),
             false => Duration::ZERO,
         };
         let rest = due.saturating_sub(took).max(for_clients);

@@ -26,7 +26,7 @@ use super::pace::Pace;
 use super::taken_in::{self, Passed, TakenIn};
 use crate::peer::messages::{Answer, Carried, Progress, Refusal, Request};
 use crate::protocol::cluster::TransitionPhase;
-use crate::storage::{Batch, ScanLimit, Space, Syncing};
+use crate::storage::{Batch, Syncing};
 use crate::types::{Epoch, KeyPath, ReplicationFactor, VnodeId};
 
 /// How long one request may take.
@@ -37,6 +37,13 @@ const VNODES_TOGETHER: usize = 4;
 
 /// The records of one page, in bytes.
 const PAGE_BYTES: u32 = 1 << 20;
+
+/// The same while clients are being served: what a page holds, they wait for.
+const PAGE_BYTES_BESIDE_CLIENTS: u32 = 16 << 10;
+
+/// While clients are served, a rest is so many times the work before it: a page costs its source as
+/// much as this node, and writes go to more replicas meanwhile.
+const RESTS: u32 = 8;
 
 /// A vnode that is to be taken in.
 #[derive(Clone, Debug)]
@@ -60,14 +67,16 @@ impl Node {
         let jobs = self.jobs(&layout);
         let mut open = false;
         let mut left = jobs.as_slice();
-        let mut pace = Pace::new(&self, 0);
+        let mut are_clients_served = true;
         while !left.is_empty() {
             if self.phase.borrow().is_over() || self.is_past(&layout.stamp) {
                 return true;
             }
-            let most = if pace.are_clients_served() { 1 } else { VNODES_TOGETHER };
+            let most = if are_clients_served { 1 } else { VNODES_TOGETHER };
             let (together, rest) = left.split_at(most.min(left.len()));
             left = rest;
+            // Each piece of a vnode has had its rest.
+            let pace = Pace::new(&self, 0);
             let taken = together.iter().map(|job| self.take_in(&layout, job));
             for (job, taken) in together.iter().zip(futures_util::future::join_all(taken).await) {
                 open |= taken.is_err();
@@ -76,7 +85,7 @@ impl Node {
                 }
                 self.take_ins.failed(job.vnode, taken.err().map(|why| format!("{why:#}")));
             }
-            pace.rest(0).await;
+            are_clients_served = pace.are_clients_served();
         }
         open
     }
@@ -153,7 +162,7 @@ impl Node {
         let first = job.vnode.partition.index() % holders.len();
         holders.rotate_left(first);
         holders.sort_by_key(|peer| !Arc::ptr_eq(peer, layout.this()));
-        let is_empty = self.is_empty(job.vnode).await?;
+        let is_empty = !self.holds_records(job.vnode).await?;
         let mut failure = None;
         for peer in holders.iter().filter(|peer| peer.is_up()) {
             let taken = match is_empty {
@@ -222,16 +231,18 @@ impl Node {
         vnode: VnodeId,
         taken: TakenIn,
     ) -> anyhow::Result<()> {
-        // What was taken in has to be on disk before that is.
-        let synced = self.store.sync().await;
-        synced.inspect_err(|_| self.disk.suspect())?;
         self.refuse_stale(&layout.stamp)?;
         let mut batch = Batch::default();
         taken_in::put(&mut batch, vnode, &taken);
+        // What was taken in is fsynced with it: all that was committed before is.
         let kept = self.store.commit(batch, Syncing::Always).await;
         kept.inspect_err(|_| self.disk.suspect())?;
         self.take_ins.set(vnode, taken);
         Ok(())
+    }
+
+    fn pace_of_taking_in(self: &Arc<Self>) -> Pace {
+        Pace::new(self, self.settings.streaming.max_bytes_per_second).resting(RESTS)
     }
 
     /// Copies all records of an old replica.
@@ -243,11 +254,13 @@ impl Node {
         peer: &Arc<Peer>,
     ) -> anyhow::Result<()> {
         let source = VnodeId { table, ..vnode };
-        let mut pace = Pace::new(self, self.settings.streaming.max_bytes_per_second);
+        let mut pace = self.pace_of_taking_in();
         let mut after: Option<KeyPath> = None;
         loop {
             let to = Some(vnode.table);
-            let request = Request::Page { vnode: source, after, max_bytes: PAGE_BYTES, to };
+            let max_bytes =
+                if pace.are_clients_served() { PAGE_BYTES_BESIDE_CLIENTS } else { PAGE_BYTES };
+            let request = Request::Page { vnode: source, after, max_bytes, to };
             let Answer::Page(page) = self.ask_holder(layout, peer, request).await? else {
                 return Err(PeerFailure::WrongAnswer.into());
             };
@@ -273,7 +286,7 @@ impl Node {
         peer: &Arc<Peer>,
     ) -> anyhow::Result<()> {
         let source = VnodeId { table, ..vnode };
-        let mut pace = Pace::new(self, self.settings.streaming.max_bytes_per_second);
+        let mut pace = self.pace_of_taking_in();
         let mut after: Option<KeyPath> = None;
         loop {
             let request = Request::Digests { vnode: source, to: vnode.table, after };
@@ -346,7 +359,14 @@ impl Node {
         let bytes = records.iter().map(|(_, carried)| carried.record.len() as u64).sum();
         self.take_ins.moved(bytes);
         let deadline = Instant::now() + CALL_TIMEOUT;
-        let merged = self.merge_all(&layout.stamp, vnode, records, &peer.id, deadline).await;
+        let transition = layout.state.transition.as_ref();
+        // What nobody reads from here yet is fsynced before it counts as taken in.
+        let syncing = match transition.map(|transition| transition.phase) {
+            Some(TransitionPhase::Prepare) => Syncing::Later,
+            _ => Syncing::AsConfigured,
+        };
+        let from = (&peer.id, syncing);
+        let merged = self.merge_all(&layout.stamp, vnode, records, from, deadline).await;
         for (_, merged) in merged {
             match merged {
                 // Nothing can be taken from what is no record.
@@ -355,13 +375,6 @@ impl Node {
             }
         }
         Ok(bytes)
-    }
-
-    /// Whether nothing of a vnode is stored here.
-    pub(super) async fn is_empty(&self, vnode: VnodeId) -> anyhow::Result<bool> {
-        let range = crate::storage::schema::vnode_range(vnode);
-        let one = ScanLimit { entries: 1, bytes: 1 };
-        Ok(self.store.scan(Space::Records, range, one).await?.entries.is_empty())
     }
 
     /// How far this node is with what the present state asks of it.
