@@ -1,5 +1,5 @@
-//! A ring that grows: from three to four nodes with many keys, with clients at a fifth of what the
-//! cluster can take and without; how long it takes, how fast it streams, and what the clients notice.
+//! A ring that changes while it holds many keys: how long it takes, how fast it streams, and what
+//! clients at a fifth of what the cluster can take notice of it.
 //!
 //! Nodes are processes of their own, on loopback, with RocksDB. `STARLING_BENCH_KEYS` replaces
 //! 1,000,000 keys of 1 KiB.
@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use starling::storage::{Batch, RocksOptions, RocksStore, Space, Store, Syncing};
 use tempfile::TempDir;
@@ -27,6 +28,8 @@ use self::paced::{Pacing, clients, described};
 const VALUE_BYTES: usize = 1_024;
 /// How long the clients are measured alone.
 const ALONE: Duration = Duration::from_secs(15);
+/// How long what was written is left to settle.
+const SETTLES: Duration = Duration::from_secs(20);
 
 fn main() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(grow())
@@ -34,40 +37,93 @@ fn main() -> anyhow::Result<()> {
 
 async fn grow() -> anyhow::Result<()> {
     let keys: u64 = std::env::var("STARLING_BENCH_KEYS").map_or(Ok(1_000_000), |n| n.parse())?;
-    println!("from three nodes to four and back, N = 3, {keys} keys of 1 KiB\n");
+    println!("a ring that changes, N = 3, {keys} keys of 1 KiB\n");
     let limit = store_limit().await?;
     show("limit: records into one store, 1 MiB a batch", format!("{:.0} MB/s", limit / 1e6));
     let mut cluster = Cluster::start(3).await?;
-    let founders = cluster.addresses.clone();
-    let capacity = fill(&founders, 0, keys).await?;
+    let capacity = fill(&cluster.addresses, 0, keys).await?;
     show("limit: quorum PUTs over 64 connections", format!("{capacity:.0}/s"));
-    let pacing = Pacing { mix: Mix::Half, first_key: 0, keys, per_second: capacity / 5.0 };
-    // What was written settles.
-    sleep(Duration::from_secs(20)).await;
-    let alone = clients(&founders, pacing, sleep(ALONE)).await?;
-    show("clients at a fifth of that, alone", described(&alone));
 
-    let (id, peer) = cluster.add_candidate()?;
-    let join = json!({"join": [{"id": id, "peer": peer.to_string()}]});
-    let mut grown = None;
-    let growing = async { grown = Some(change(founders[0], join).await) };
-    let during = clients(&founders, pacing, growing).await?;
-    show("3 to 4, with those clients", grown.context("it has ended")??.to_string());
-    show("clients meanwhile", described(&during));
-    let ratio = during.value_at_quantile(0.99) as f64 / alone.value_at_quantile(0.99) as f64;
-    show("their p99 to that of before", format!("{ratio:.2}"));
-
-    let left = change(founders[0], json!({"leave": [id]})).await?;
+    let fourth = cluster.add_candidate()?;
+    show("3 to 4, idle", change(cluster.addresses[0], join(&[&fourth])).await?.to_string());
+    let left = change(cluster.addresses[0], json!({"leave": [fourth.0]})).await?;
     show("4 to 3, idle", left.to_string());
-    let (id, peer) = cluster.add_candidate()?;
-    let join = json!({"join": [{"id": id, "peer": peer.to_string()}]});
-    let grown = change(founders[0], join).await?;
-    show("3 to 4, idle", grown.to_string());
+    cluster.kill_node(3).await?;
+
+    let pacing = Pacing { mix: Mix::Half, first_key: 0, keys, per_second: capacity / 5.0 };
+    let founders = cluster.addresses[..3].to_vec();
+    let mut scene = Scene { clients_ask: founders, pacing, before: 0 };
+    sleep(SETTLES).await;
+    scene.before = scene.alone("three nodes").await?.value_at_quantile(0.99);
+    let fourth = cluster.add_candidate()?;
+    scene.changes("3 to 4", join(&[&fourth])).await?;
+    scene.alone("four nodes").await?;
+    let (fifth, sixth) = (cluster.add_candidate()?, cluster.add_candidate()?);
+    scene.changes("4 to 6, both at once", join(&[&fifth, &sixth])).await?;
+    scene.alone("six nodes").await?;
+    let leaving = json!({"leave": [fourth.0, fifth.0, sixth.0]});
+    scene.changes("6 to 3, all at once", leaving).await?;
+    for gone in 4..=6 {
+        cluster.kill_node(gone).await?;
+    }
+    scene.alone("three nodes again").await?;
+    scene.clients_ask.truncate(2);
+    cluster.kill_node(2).await?;
+    cluster.wipe_node(2)?;
+    let new = cluster.add_candidate()?;
+    let replacing = json!({
+        "join": [{"id": new.0, "peer": new.1.to_string()}],
+        "replace": {"node-2": new.0},
+        "dead": ["node-2"],
+    });
+    scene.changes("one killed, wiped and replaced", replacing).await?;
+    scene.alone("three nodes, one of them new").await?;
     Ok(())
 }
 
+/// The clients that look on.
+struct Scene {
+    clients_ask: Vec<SocketAddr>,
+    pacing: Pacing,
+    /// Their p99 in nanoseconds before anything changed.
+    before: u64,
+}
+
+impl Scene {
+    async fn alone(&self, when: &str) -> anyhow::Result<Histogram<u64>> {
+        let latency = clients(&self.clients_ask, self.pacing, sleep(ALONE)).await?;
+        show(&format!("clients at a fifth of that, {when}"), self.described(&latency));
+        Ok(latency)
+    }
+
+    async fn changes(&self, what: &str, asked: Value) -> anyhow::Result<()> {
+        let mut changed = None;
+        let changing = async { changed = Some(change(self.clients_ask[0], asked).await) };
+        let latency = clients(&self.clients_ask, self.pacing, changing).await?;
+        show(&format!("{what}, beside them"), changed.context("it has ended")??.to_string());
+        show("their requests meanwhile", self.described(&latency));
+        Ok(())
+    }
+
+    fn described(&self, latency: &Histogram<u64>) -> String {
+        match self.before {
+            0 => described(latency),
+            before => {
+                let ratio = latency.value_at_quantile(0.99) as f64 / before as f64;
+                format!("{}; p99 {ratio:.2} times that of before", described(latency))
+            }
+        }
+    }
+}
+
+/// A change that lets candidates join.
+fn join(candidates: &[&(String, SocketAddr)]) -> Value {
+    let joiner = |(id, peer): &&(String, SocketAddr)| json!({"id": id, "peer": peer.to_string()});
+    json!({"join": candidates.iter().map(joiner).collect::<Vec<_>>()})
+}
+
 fn show(what: &str, figure: String) {
-    println!("{what:<46} {figure}");
+    println!("{what:<62} {figure}");
 }
 
 /// How fast one store takes records, in bytes a second.

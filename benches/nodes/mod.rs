@@ -111,6 +111,24 @@ impl Cluster {
         Ok(())
     }
 
+    /// Kills a node, as kill -9 does.
+    ///
+    /// # Errors
+    /// A process that can't be killed.
+    #[allow(dead_code, reason = "not every benchmark kills one")]
+    pub async fn kill_node(&mut self, index: usize) -> anyhow::Result<()> {
+        Ok(self.nodes[index].process.kill().await?)
+    }
+
+    /// Deletes what a node has on disk.
+    ///
+    /// # Errors
+    /// What can't be deleted.
+    #[allow(dead_code, reason = "not every benchmark loses one")]
+    pub fn wipe_node(&self, index: usize) -> anyhow::Result<()> {
+        Ok(std::fs::remove_dir_all(self.folder.path().join(format!("node-{index}/data")))?)
+    }
+
     /// Starts a node again that was stopped, and waits until it is ready.
     ///
     /// # Errors
