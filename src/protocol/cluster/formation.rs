@@ -197,7 +197,7 @@ impl Formation {
             return Err(FormationError::Stranger(offer.from.clone()));
         }
         if offer.terms != self.terms {
-            return Err(FormationError::OtherTerms(offer.from.clone()));
+            return self.check_other_terms(offer);
         }
         let known = self.incarnations.insert(offer.from.clone(), offer.incarnation);
         if known != Some(offer.incarnation) {
@@ -251,6 +251,19 @@ impl Formation {
                 Err(FormationError::OtherPromise(offer.from.clone()))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A formed cluster's nodes need not be its founders any more. Where this node is one of them, its
+    /// promise says whether that is for this data directory: then the cluster tells it the state.
+    fn check_other_terms(&self, offer: &Offer) -> Result<(), FormationError> {
+        let is_listed = offer.terms.founders.iter().any(|founder| founder.id == self.me);
+        if !offer.is_formed || !is_listed {
+            return Err(FormationError::OtherTerms(offer.from.clone()));
+        }
+        match self.promises.get(&self.me).copied() {
+            Some(promise) if offer.promised == Some(promise) => Ok(()),
+            _ => Err(FormationError::FormedWithout(offer.from.clone())),
         }
     }
 
@@ -336,6 +349,27 @@ mod tests {
             ..formation("a", &terms, 1).offer()
         };
         assert!(matches!(b.take(&formed), Err(FormationError::FormedWithout(_))));
+    }
+
+    #[test]
+    fn a_founder_finds_a_cluster_that_has_grown_since() {
+        let (founders, grown) = (terms(&["a", "b"]), terms(&["a", "b", "c"]));
+        let formed = |terms: &FoundingTerms| Offer {
+            promised: Some(ClusterId::new(5)),
+            is_formed: true,
+            ..formation("a", terms, 1).offer()
+        };
+        let mut b = formation("b", &founders, 99);
+        let without = Err(FormationError::FormedWithout(formation("a", &grown, 1).me));
+        assert_eq!(b.take(&formed(&grown)), without, "with an empty disk");
+        b.promised(ClusterId::new(6));
+        assert_eq!(b.take(&formed(&grown)), without, "with another disk");
+        b.promised(ClusterId::new(5));
+        assert_eq!(b.take(&formed(&grown)), Ok(()), "with the disk of its promise");
+        assert_eq!(super::tests::formed(&b), None, "it is told the state");
+        let without_b = terms(&["a", "c"]);
+        let refused = b.take(&formed(&without_b));
+        assert!(matches!(refused, Err(FormationError::OtherTerms(_))), "it is none of them");
     }
 
     #[test]
