@@ -182,7 +182,13 @@ impl Node {
     pub(super) async fn accept_loss(self: &Arc<Self>) -> Result<u64, Refusal> {
         let mut released = 0;
         for place in self.quarantine.places() {
-            self.release(&place).await?;
+            if !self.release(&place).await? {
+                // What was written since is damaged too.
+                self.drop_if_corrupt(&place).await;
+                if !self.release(&place).await? {
+                    return Err(Refusal::StoreFailed);
+                }
+            }
             tracing::warn!(key = ?place.path, "the loss of this key's damaged record was accepted");
             released += 1;
         }
@@ -190,17 +196,16 @@ impl Node {
         Ok(released)
     }
 
-    /// Lets a key count again.
-    async fn release(self: &Arc<Self>, place: &Place) -> Result<(), Refusal> {
+    /// Lets a key count again; false: not yet, its record is damaged anew.
+    async fn release(self: &Arc<Self>, place: &Place) -> Result<bool, Refusal> {
         let _guard = self.locks.lock(place.key()).await;
         if self.is_corrupt(place).await {
-            // Damaged anew; it was found, and is dealt with, elsewhere.
-            return Ok(());
+            return Ok(false);
         }
         let mut batch = Batch::default();
         batch.delete(Space::Quarantine, place.key().clone());
         self.store.commit(batch, Syncing::Always).await.map_err(|_| Refusal::StoreFailed)?;
         self.quarantine.lock().remove(place.key());
-        Ok(())
+        Ok(true)
     }
 }

@@ -266,3 +266,19 @@ async fn a_key_whose_only_copies_are_damaged_says_so_until_the_loss_is_accepted(
     assert_eq!(world.values(1, &key).await, ["again"]);
     is_quiet(&world).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_is_accepted_though_what_was_written_since_is_damaged_too() {
+    let world = World::new(1).started().await;
+    let key = path("b", "k");
+    write_all(&world, std::slice::from_ref(&key), "v").await;
+    corrupt(&world, 1, &key);
+    let read = world.get_at(1, &key, Level::One).await;
+    assert!(matches!(read, Err(OperationError::Damaged(_))), "{read:?}");
+    world.settle().await;
+    world.put(1, &key, "since").seen_nothing().ok().await;
+    corrupt(&world, 1, &key);
+    let released = world.member(1).node.begin_repair(true).await.expect("it is up");
+    assert_eq!((released, world.count(1, Space::Quarantine)), (1, 0));
+    assert!(values_of(&world.get(1, &key).await).is_empty());
+}
