@@ -116,9 +116,16 @@ impl Node {
         }
     }
 
-    /// Whether a key goes to this table.
-    pub(super) fn goes_to(layout: &Layout, path: &KeyPath, to: ReplicationFactor) -> bool {
-        layout.state.next_factor_of(&path.bucket) == to
+    /// Whether a key that is found in a vnode is at home there, and goes to this table. What an earlier
+    /// transition has left there, and waits to be brought and dropped, is at home elsewhere.
+    pub(super) fn goes_to(
+        layout: &Layout,
+        vnode: VnodeId,
+        path: &KeyPath,
+        to: ReplicationFactor,
+    ) -> bool {
+        layout.state.factor_of(&path.bucket) == vnode.table
+            && layout.state.next_factor_of(&path.bucket) == to
     }
 
     async fn digests(
@@ -131,7 +138,8 @@ impl Node {
             (self.vnodes.purge_number(vnode), self.vnodes.promised_purge(vnode));
         let (entries, next) = self.digests_after(vnode, after).await?;
         let layout = self.layout().expect("only a node in a layout is asked");
-        let entries = entries.into_iter().filter(|(path, _)| Self::goes_to(&layout, path, to));
+        let entries =
+            entries.into_iter().filter(|(path, _)| Self::goes_to(&layout, vnode, path, to));
         Ok(DigestPage { entries: entries.collect(), next, purge, promised })
     }
 
@@ -186,7 +194,7 @@ impl Node {
             last = Some(path.clone());
             // Where the index is damaged, the record tells what it is; one too many does no harm.
             let is_other = Deleted::decode(value).is_ok_and(|d| d.kind != DeletedKind::Husk);
-            if is_other || !Self::goes_to(&layout, &path, to) {
+            if is_other || !Self::goes_to(&layout, vnode, &path, to) {
                 continue;
             }
             if let Some(carried) = self.carried(&Place::new(vnode, path.clone())).await? {
