@@ -21,6 +21,10 @@ use crate::types::{DataIncarnation, RequestId};
 /// What a forwarded write leaves of its time for the way back.
 const FORWARD_MARGIN: Duration = Duration::from_millis(50);
 
+/// How long a peer has to take a state, or to tell its own: others wait meanwhile who would tell, or
+/// ask, the same.
+const STATE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A request on its way to an address.
 pub(super) struct Outgoing {
     /// The data directory that is meant, where it is known.
@@ -130,7 +134,7 @@ impl Request {
 impl Node {
     /// Asks a node of the layout, counts and times it. The request is one of the epoch `at`: a peer
     /// that has not heard of it is told, and asked again; if the peer is ahead, this node goes on to
-    /// its state before it returns [`Refusal::StaleEpoch`].
+    /// its state before it returns [`Refusal::StaleEpoch`], where that can be had in time.
     pub(super) async fn call(
         self: &Arc<Self>,
         at: &StateStamp,
@@ -183,6 +187,7 @@ impl Node {
         if peer.told_times.load(Ordering::Relaxed) != times && *told == Some(layout.stamp) {
             return true;
         }
+        let deadline = deadline.min(Instant::now() + STATE_TIMEOUT);
         let learn = Request::Learn(Box::new(layout.state.clone()));
         let answer = self.call_address(&peer.address, Outgoing::control(learn, deadline)).await;
         let is_told = matches!(answer, Ok(Answer::Learnt));
@@ -195,8 +200,15 @@ impl Node {
 
     /// Goes on to the state of a peer that is ahead.
     async fn catch_up(self: &Arc<Self>, at: &StateStamp, peer: &Peer, deadline: Instant) {
-        let Ok(_one) = timeout_at(deadline, peer.told.lock()).await else { return };
+        let epochs = self.epochs.present.clone();
+        let _one = tokio::select! {
+            biased;
+            // It has heard of it otherwise.
+            _ = epochs.wait_for(|epoch| *epoch != at.epoch) => return,
+            one = timeout_at(deadline, peer.told.lock()) => one,
+        };
         if !self.is_past(at) {
+            let deadline = deadline.min(Instant::now() + STATE_TIMEOUT);
             self.learn_from(&peer.address, deadline).await;
         }
     }

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! While the gate is closed all writes through this node wait, and those of others that need it: what
-//! takes long is done before.
+//! grows with the number of vnodes is looked for before.
 //!
 //! A change of a record is admitted with its epoch while its key's lock, and so the gate, is held:
 //! there is no moment between the check and the commit.
@@ -82,6 +82,8 @@ pub enum AdoptError {
     Write(#[from] CommitError),
     #[error("{0}")]
     Read(#[from] ReadError),
+    #[error("the work on it was cut off; see the log")]
+    CutOff,
 }
 
 impl Epochs {
@@ -131,7 +133,14 @@ impl Node {
     }
 
     /// Goes on to a state, if it is later than the present one. It is the decided one of its epoch.
+    /// Runs to its end even if nobody waits for it: what is dropped on disk must be forgotten.
     pub(super) async fn adopt(self: &Arc<Self>, state: ClusterState) -> Result<(), AdoptError> {
+        let node = Arc::clone(self);
+        let adopted = self.tasks.spawn(async move { node.go_on_to(state).await });
+        adopted.await.unwrap_or(Err(AdoptError::CutOff))
+    }
+
+    async fn go_on_to(self: &Arc<Self>, state: ClusterState) -> Result<(), AdoptError> {
         let _one_at_a_time = self.epochs.adopting.lock().await;
         let present = self.layout().expect("only a node in a layout goes on to the next");
         let stamp = state.stamp();
@@ -457,4 +466,36 @@ fn end_of_run(set: &BTreeSet<VnodeId>, first: VnodeId) -> VnodeId {
 /// The first key behind all of a vnode's.
 fn behind(vnode: VnodeId) -> bytes::Bytes {
     vnode_range(vnode).end.expect("a vnode's range has an end")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::end_of_run;
+    use crate::types::{PartitionId, ReplicationFactor, VnodeId};
+
+    fn vnode(n: u8, partition: u32) -> VnodeId {
+        let table = ReplicationFactor::new(n).expect("a factor");
+        VnodeId { table, partition: PartitionId::new(partition) }
+    }
+
+    #[test]
+    fn a_run_ends_before_the_first_vnode_that_is_not_in_the_set() {
+        let set: BTreeSet<VnodeId> = [(3, 0), (3, 1), (3, 2), (3, 5), (5, 3), (5, 6)]
+            .map(|(n, partition)| vnode(n, partition))
+            .into();
+        for (first, last) in [
+            (vnode(3, 0), vnode(3, 2)),
+            (vnode(3, 1), vnode(3, 2)),
+            (vnode(3, 5), vnode(3, 5)),
+            (vnode(5, 3), vnode(5, 3)),
+            // Not in it.
+            (vnode(1, 4), vnode(1, 4)),
+            (vnode(3, 4), vnode(3, 4)),
+            (vnode(5, 7), vnode(5, 7)),
+        ] {
+            assert_eq!(end_of_run(&set, first), last, "{first}");
+        }
+    }
 }

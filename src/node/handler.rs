@@ -70,12 +70,9 @@ impl Node {
             _ => {}
         }
         let at = self.check_sender(&envelope)?;
-        let is_for_a_client = matches!(
-            envelope.request,
-            Request::Read { .. } | Request::Merge { .. } | Request::Hint { .. } | Request::Write(_)
-        );
-        let _serving = is_for_a_client.then(|| self.clients.serve());
         let request_id = envelope.request_id;
+        // A part of what some client has asked of another node.
+        let _serving = request_id.is_some().then(|| self.clients.serve());
         tracing::trace!(from = %envelope.from, ?request_id, "peer request");
         match envelope.request {
             Request::Read { path, table, part, hinted: false } => {

@@ -353,7 +353,7 @@ impl Node {
         }
         // Those that were removed before this look must not be there again after a power cut. After
         // it: one that was removed in between would be in neither.
-        let synced = self.store.sync().await;
+        let synced = self.store.sync().await.inspect_err(|_| self.disk.suspect());
         synced.map_err(|error| ReadError::Io {
             space: Space::Hints,
             cause: EngineError::new(&error),

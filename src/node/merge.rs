@@ -136,8 +136,8 @@ impl Node {
         })
     }
 
-    /// Merges many records of one vnode, in one batch; durable when it returns, unless that may be
-    /// later. For each what is there then, if it is something else than what came.
+    /// Merges many records of one vnode, in one batch; what changes is durable when it returns, unless
+    /// that may be later. For each what is there then, if it is something else than what came.
     pub(super) async fn merge_all(
         self: &Arc<Self>,
         at: &StateStamp,

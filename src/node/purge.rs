@@ -217,6 +217,7 @@ impl Node {
         }
         let answer = match order {
             PurgeOrder::NoHints(number) => {
+                self.refuse_writes()?;
                 self.vnodes
                     .enter_purge(vnode, number, &*self.store)
                     .await

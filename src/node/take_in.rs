@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -67,25 +68,32 @@ impl Node {
         let jobs = self.jobs(&layout);
         let mut open = false;
         let mut left = jobs.as_slice();
-        let mut are_clients_served = true;
+        // Who knows; the first one shows.
+        self.take_ins.beside_clients.store(true, Ordering::Relaxed);
         while !left.is_empty() {
             if self.phase.borrow().is_over() || self.is_past(&layout.stamp) {
                 return true;
             }
-            let most = if are_clients_served { 1 } else { VNODES_TOGETHER };
+            let beside_clients = self.take_ins.beside_clients.load(Ordering::Relaxed);
+            let most = if beside_clients { 1 } else { VNODES_TOGETHER };
             let (together, rest) = left.split_at(most.min(left.len()));
             left = rest;
-            // Each piece of a vnode has had its rest.
-            let pace = Pace::new(&self, 0);
+            let mut pace = self.pace_of_taking_in();
+            let mut has_failed = false;
             let taken = together.iter().map(|job| self.take_in(&layout, job));
             for (job, taken) in together.iter().zip(futures_util::future::join_all(taken).await) {
-                open |= taken.is_err();
+                has_failed |= taken.is_err();
                 if let Err(why) = &taken {
                     tracing::debug!(vnode = %job.vnode, %why, "a vnode can't be taken in yet");
                 }
                 self.take_ins.failed(job.vnode, taken.err().map(|why| format!("{why:#}")));
             }
-            are_clients_served = pace.are_clients_served();
+            open |= has_failed;
+            self.take_ins.beside_clients.store(pace.are_clients_served(), Ordering::Relaxed);
+            // Each piece of a vnode has had its rest; what fails at once has not.
+            if has_failed {
+                pace.rest(0).await;
+            }
         }
         open
     }
@@ -258,8 +266,11 @@ impl Node {
         let mut after: Option<KeyPath> = None;
         loop {
             let to = Some(vnode.table);
-            let max_bytes =
-                if pace.are_clients_served() { PAGE_BYTES_BESIDE_CLIENTS } else { PAGE_BYTES };
+            let beside_clients = match after {
+                None => self.take_ins.beside_clients.load(Ordering::Relaxed),
+                Some(_) => pace.are_clients_served(),
+            };
+            let max_bytes = if beside_clients { PAGE_BYTES_BESIDE_CLIENTS } else { PAGE_BYTES };
             let request = Request::Page { vnode: source, after, max_bytes, to };
             let Answer::Page(page) = self.ask_holder(layout, peer, request).await? else {
                 return Err(PeerFailure::WrongAnswer.into());
@@ -360,7 +371,7 @@ impl Node {
         self.take_ins.moved(bytes);
         let deadline = Instant::now() + CALL_TIMEOUT;
         let transition = layout.state.transition.as_ref();
-        // What nobody reads from here yet is fsynced before it counts as taken in.
+        // No read counts it yet: it is fsynced before it counts as taken in.
         let syncing = match transition.map(|transition| transition.phase) {
             Some(TransitionPhase::Prepare) => Syncing::Later,
             _ => Syncing::AsConfigured,

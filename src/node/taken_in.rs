@@ -2,7 +2,7 @@
 //! what is shown of it (correctness, section 7, rules 12 and 17).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,8 @@ pub(super) struct TakeIns {
     vnodes: Mutex<BTreeMap<VnodeId, TakenIn>>,
     /// Why vnodes could not be taken in when that was last tried.
     failures: Mutex<BTreeMap<VnodeId, String>>,
+    /// Whether clients were served while the last ones were taken in.
+    pub(super) beside_clients: AtomicBool,
     bytes: AtomicU64,
     /// When the running transition's first byte came, for the rate.
     since: Mutex<Option<Instant>>,

@@ -2,7 +2,8 @@
 //!
 //! What holds of every store: a batch is applied whole or not at all; batches are applied in the
 //! order in which [`Store::commit`] was called; with [`Durability::Sync`] no reader sees a batch
-//! before it is durable, so that a read answer reports only durable state.
+//! before it is durable, so that a read answer reports only durable state. Except those that were
+//! committed with [`Syncing::Later`].
 //!
 //! Nothing outside this module names RocksDB; [`schema`] is the only place that knows how a key or
 //! a metadata value is laid out.

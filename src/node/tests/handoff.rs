@@ -76,6 +76,28 @@ async fn hints_survive_a_restart_of_their_holder() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn that_none_is_kept_is_said_only_once_a_power_cut_brings_none_back() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    world.crash(3);
+    world.settle().await;
+    let key = path("b", "k");
+    world.put(1, &key, "v").ok().await;
+    let after_a_power_cut =
+        |world: &World| world.member(1).store.crash().entries(Space::Hints).len();
+    world.start(&[3]).await;
+    let begun = tokio::time::Instant::now();
+    while world.count(1, Space::Hints) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is brought");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(after_a_power_cut(&world), 1, "removing it is not fsynced by itself");
+    let (vnode, _) = world.member(1).node.place_of(&key).expect("it serves");
+    assert!(world.member(1).node.has_no_hints(vnode).await.expect("readable"));
+    assert_eq!(after_a_power_cut(&world), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sloppy_write_at_all_is_acknowledged_with_a_fallback_that_may_even_restart() {
     let mut world = World::new(4).started().await;
     world.settle().await;

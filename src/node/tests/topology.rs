@@ -7,14 +7,17 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::world::{World, address, id, path};
-use crate::node::Phase;
 use crate::node::imprint::encode_digest;
 use crate::node::operation::{
     BucketChange, ChangeRequest, JoinRequest, RecoverRequest, TopologyError,
 };
+use crate::node::replica::Place;
+use crate::node::{Node, Phase};
+use crate::peer::messages::Carried;
+use crate::protocol::cluster::TransitionPhase;
 use crate::storage::schema::{parse_tree_key, record_key};
-use crate::storage::{Cached, Space, Store};
-use crate::types::{Bucket, KeyPath, Level};
+use crate::storage::{Cached, MemoryStore, Space, Store, Syncing};
+use crate::types::{Bucket, KeyPath, Level, PurgeNumber};
 
 fn keys(count: usize) -> Vec<KeyPath> {
     (0..count).map(|i| path("b", &format!("key-{i}"))).collect()
@@ -61,6 +64,43 @@ fn assert_converged(world: &World, keys: &[KeyPath], n: usize) {
         let held: Vec<_> = holders.map(|i: usize| world.stored(i, key)).collect();
         assert!(held[0].is_some() && held.iter().all(|other| *other == held[0]), "{key:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_in_is_fsynced_before_a_merge_that_it_left_nothing_to_do_for_is_acknowledged()
+ {
+    let world = three_and_a_candidate(&[]).await;
+    world.change(1, join(4)).await.expect("it fits");
+    world.within(5, "it prepares", |world| world.serves(4)).await;
+    let member = world.member(4);
+    let layout = member.node.layout().expect("it serves");
+    let transition = layout.state.transition.as_ref().expect("it has not ended");
+    assert_eq!(transition.phase, TransitionPhase::Prepare);
+    let comes = |key: &KeyPath| layout.is_incoming(layout.state.next_vnode_of(key));
+    let key = keys(100).into_iter().find(comes).expect("three quarters of all do");
+    let place = Place::new(layout.state.next_vnode_of(&key), key.clone());
+    let carried = Carried { record: written(&key).await, purge: PurgeNumber::default() };
+    // What a page brings; the node's own work does not come in between, as nothing waits here.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    let from = (&id(1), Syncing::Later);
+    let page = vec![(key.clone(), carried.clone())];
+    let taken = member.node.merge_all(&layout.stamp, place.vnode, page, from, deadline).await;
+    assert_eq!(taken, [(key, Ok(None))]);
+    let after_a_power_cut = || {
+        let found = member.store.crash().get_cached(Space::Records, place.key());
+        matches!(found, Ok(Cached::Hit(Some(_))))
+    };
+    assert!(!after_a_power_cut());
+    let merged = member.node.merge(&layout.stamp, &place, carried, &id(1), deadline).await;
+    assert_eq!(merged, Ok(None), "nothing to do");
+    assert!(after_a_power_cut());
+}
+
+/// The stored record of a key, written at another cluster: this one has nothing of it.
+async fn written(key: &KeyPath) -> Bytes {
+    let other = World::new(1).started().await;
+    other.put(1, key, "v").ok().await;
+    other.stored(1, key).expect("it was written").to_stored_bytes()
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,6 +177,30 @@ async fn a_lost_node_is_replaced_by_another_and_a_wiped_one_by_itself() {
     world.within(60, "it is in again", |world| world.serves(4)).await;
     world.settled(60).await;
     world.settle().await;
+    assert_converged(&world, &keys, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_founder_that_comes_back_empty_to_a_ring_that_has_grown_takes_its_place_again() {
+    let keys = keys(60);
+    let mut world = three_and_a_candidate(&keys).await;
+    world.change(1, join(4)).await.expect("it fits");
+    world.settled(60).await;
+    world.crash(3);
+    world.settle().await;
+    write_all(&world, 1, &keys, "w").await;
+    // It knows the founders by its settings, and that is no cluster of those any more.
+    let durability = world.durability();
+    world.put_disk(3, MemoryStore::new(durability));
+    world.start_candidate(3, false).await;
+    world.settle().await;
+    assert!(!world.serves(3));
+    let itself = ChangeRequest { replace: [(id(3), id(3))].into(), ..ChangeRequest::default() };
+    world.change(1, itself).await.expect("it waits for that");
+    world.within(60, "it is in again", |world| world.serves(3)).await;
+    world.settled(60).await;
+    world.settle().await;
+    assert_read_everywhere(&world, &[1, 2, 3, 4], &keys, "w").await;
     assert_converged(&world, &keys, 3);
 }
 
@@ -289,6 +353,33 @@ async fn a_bucket_gets_an_n_of_its_own_and_loses_it_again() {
         world.assert_trees_are_right().await;
     }
     world.crash(5);
+}
+
+/// A node that has yet to drop what another change of a bucket left gives none of it to the next.
+#[tokio::test(start_paused = true)]
+async fn what_a_bucket_has_left_in_another_table_is_not_taken_in_with_the_next_bucket() {
+    let world = World::new(5).started().await;
+    world.settle().await;
+    let widen = async |bucket: &str| {
+        let change = BucketChange { n: Some(5), ..BucketChange::default() };
+        let bucket = Bucket::new(bucket).expect("valid");
+        world.member(2).node.change_bucket(bucket, Some(change)).await.expect("it fits");
+    };
+    let [first, second] = ["first", "second"].map(|bucket| keys_of(bucket, 1).remove(0));
+    write_all(&world, 1, &[first.clone(), second.clone()], "v").await;
+    let before = world.state(1).vnode_of(&first);
+    widen("first").await;
+    world.settled(60).await;
+    let home = world.state(1).vnode_of(&first);
+    assert_ne!(home, before);
+    widen("second").await;
+    let layout = world.member(2).node.layout().expect("it serves");
+    assert!(layout.state.transition.is_some());
+    let to = home.table;
+    let from = layout.state.vnode_of(&second);
+    assert!(Node::goes_to(&layout, from, &second, to));
+    assert!(Node::goes_to(&layout, home, &first, to), "where it is at home");
+    assert!(!Node::goes_to(&layout, before, &first, to), "what is left of it");
 }
 
 fn keys_of(bucket: &str, count: usize) -> Vec<KeyPath> {

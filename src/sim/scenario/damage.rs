@@ -14,12 +14,14 @@ const EVERY_MS: u64 = 4_000;
 /// Makes a scenario one of these.
 pub(super) fn turn(scenario: &mut Scenario, random: &mut StdRng) {
     let nodes = 3;
-    let (writer, missing) = lopsided::turn(scenario, random, nodes, 0);
-    let holder = (0..nodes).find(|node| *node != writer && !missing.contains(node));
-    scenario.victim = holder.expect("a quorum is reached");
-    scenario.faults.extend((0..TIMES).map(|time| PlannedFault {
-        at_ms: lopsided::THEN_AT_MS + time * EVERY_MS,
-        for_ms: 1_000,
-        fault: Fault::Corrupt { node: scenario.victim },
-    }));
+    lopsided::turn(scenario, random, (nodes, 0), |scenario, _, roles| {
+        let is_holder = |node: &usize| *node != roles.writer && !roles.missing.contains(node);
+        let node = (0..nodes).find(is_holder).expect("a quorum is reached");
+        scenario.victim = node;
+        scenario.faults.extend((0..TIMES).map(|time| PlannedFault {
+            at_ms: lopsided::THEN_AT_MS + time * EVERY_MS,
+            for_ms: 1_000,
+            fault: Fault::Corrupt { node },
+        }));
+    });
 }

@@ -28,14 +28,21 @@ const WRITES_UNTIL_MS: u64 = 26_000;
 const READS_FROM_MS: u64 = 30_000;
 const CUT_UNTIL_MS: u64 = 52_000;
 
-/// Makes a scenario one of these: so many nodes that all hold every key, and so many that wait. Says
-/// who writes, and who may miss what is written.
+/// Who is who.
+pub(super) struct Roles {
+    pub(super) writer: usize,
+    /// Who may miss what is written.
+    pub(super) missing: Vec<usize>,
+}
+
+/// Makes a scenario one of these: so many nodes that all hold every key, and so many that wait; `then`
+/// says what it is about.
 pub(super) fn turn(
     scenario: &mut Scenario,
     random: &mut StdRng,
-    nodes: usize,
-    spares: usize,
-) -> (usize, Vec<usize>) {
+    (nodes, spares): (usize, usize),
+    then: impl FnOnce(&mut Scenario, &mut StdRng, &Roles),
+) {
     // The first node brings transitions to their ends, and reaches all.
     let writer = random.random_range(1..nodes);
     // A quorum is still reached.
@@ -56,12 +63,12 @@ pub(super) fn turn(
     scenario.durability = Durability::Sync;
     scenario.weather = Weather::FAIR;
     scenario.clocks = vec![(0, 0); nodes + spares];
+    then(scenario, random, &Roles { writer, missing });
     for client in 0..scenario.clients.len() {
         let kind = |step: &Step| &scenario.keys[step.key].kind;
         let steps = script(&scenario.clients[client], client, kind, (writer, nodes), random);
         scenario.clients[client] = ClientPlan { steps };
     }
-    (writer, missing)
 }
 
 /// The writes of a script through one node at first, its reads later.

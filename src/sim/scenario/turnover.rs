@@ -13,11 +13,13 @@ const SPARES: usize = 2;
 pub(super) fn turn(scenario: &mut Scenario, random: &mut StdRng) {
     let shrinks = random.random_bool(0.5);
     let nodes = if shrinks { 5 } else { 3 };
-    let (writer, _) = lopsided::turn(scenario, random, nodes, SPARES);
-    let action = match random.random_range(0..3) {
-        _ if shrinks => Action::Resize { n: 3 },
-        0 => Action::Replace { old: writer, new: nodes },
-        _ => Action::JoinBoth { node: nodes, other: nodes + 1 },
-    };
-    scenario.operators = vec![PlannedAction { at_ms: lopsided::THEN_AT_MS, through: 0, action }];
+    lopsided::turn(scenario, random, (nodes, SPARES), |scenario, random, roles| {
+        let action = match random.random_range(0..3) {
+            _ if shrinks => Action::Resize { n: 3 },
+            0 => Action::Replace { old: roles.writer, new: nodes },
+            _ => Action::JoinBoth { node: nodes, other: nodes + 1 },
+        };
+        scenario.operators =
+            vec![PlannedAction { at_ms: lopsided::THEN_AT_MS, through: 0, action }];
+    });
 }

@@ -1,7 +1,8 @@
 //! The store that nodes run on: RocksDB, written by one thread that commits in groups.
 //!
 //! With [`Durability::Sync`](super::Durability::Sync) RocksDB lets readers see a group only after
-//! the fsync of its log, so every read answer reports durable state. Point reads are first tried
+//! the fsync of its log, so every read answer reports durable state (but for groups in which all said
+//! [`Syncing::Later`]). Point reads are first tried
 //! in memory, on the caller's thread; what needs the disk runs on a bounded number of blocking
 //! threads.
 
