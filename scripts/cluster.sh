@@ -115,7 +115,10 @@ wait_gone() {
 wait_ready() {
     local i="$1" tenths
     for ((tenths = 0; tenths < READY_SECONDS * 5; tenths++)); do
-        if fetch -o /dev/null "$(url "$i")/readyz" 2>/dev/null; then return 0; fi
+        # Another node may have the port: then this one ends.
+        if fetch -o /dev/null "$(url "$i")/readyz" 2>/dev/null && running_pid "$i" >/dev/null; then
+            return 0
+        fi
         # The process is not there before setsid has become the node: a second is plenty.
         if ((tenths > 5)) && ! running_pid "$i" >/dev/null; then
             die "node-$i ended while it started; the end of $(node_dir "$i")/log: $(tail -n 1 "$(node_dir "$i")/log")"
