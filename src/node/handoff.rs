@@ -230,7 +230,9 @@ impl Node {
         self.bring_to_all(&set, &takers, &kept, &hint).await
     }
 
-    /// Brings a hint to the first replica that takes it.
+    /// Brings a hint to the first replica that takes it: one of the present set. What a replica of the
+    /// next set alone holds is gone if the transition is aborted; and what one of the present set holds
+    /// comes to the next set, with the transition or from a former holder.
     async fn bring_to_any(
         self: &Arc<Self>,
         set: &ReplicaSet,
@@ -238,7 +240,8 @@ impl Node {
         kept: &KeptHint,
         hint: &Hint,
     ) -> Replayed {
-        for replica in others.iter().filter(|replica| set.peer(**replica).is_up()) {
+        let is_asked = |replica: &&ReplicaIndex| replica.0 < set.n() && set.peer(**replica).is_up();
+        for replica in others.iter().filter(is_asked) {
             let brought = self.bring_to_all(set, &[*replica], kept, hint).await;
             if brought != Replayed::Failed {
                 return brought;

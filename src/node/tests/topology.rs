@@ -17,7 +17,7 @@ use crate::peer::messages::Carried;
 use crate::protocol::cluster::TransitionPhase;
 use crate::storage::schema::{parse_tree_key, record_key};
 use crate::storage::{Cached, MemoryStore, Space, Store, Syncing};
-use crate::types::{Bucket, KeyPath, Level, PurgeNumber};
+use crate::types::{Bucket, KeyPath, Level, PurgeNumber, ReplicationFactor};
 
 fn keys(count: usize) -> Vec<KeyPath> {
     (0..count).map(|i| path("b", &format!("key-{i}"))).collect()
@@ -277,6 +277,46 @@ async fn an_abort_returns_to_the_old_sets() {
     world.within(30, "all know", |w| (1..4).all(|i| w.state(i).epoch > before)).await;
     assert_eq!(world.state(1).layout_version.get(), 1);
     assert_read_everywhere(&world, &[1, 2, 3], &keys, "w").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_no_replica_took_outlives_an_abort() {
+    let mut world = World::new(3).configure(|settings| {
+        settings.replication_factor = ReplicationFactor::new(2).expect("valid");
+    });
+    world.start(&[1, 2, 3]).await;
+    world.start_candidate(4, false).await;
+    world.settle().await;
+    // What node 4 is to take in it can't reach: the transition stays where it is.
+    let cut = |a: usize, b: usize| {
+        world.network.refuse(&address(a), &address(b));
+        world.network.refuse(&address(b), &address(a));
+    };
+    let replace = ChangeRequest { replace: [(id(3), id(4))].into(), ..join(4) };
+    world.change(2, replace).await.expect("it fits");
+    cut(1, 4);
+    cut(3, 4);
+    world.within(10, "it prepares", |world| world.serves(4)).await;
+    cut(1, 2);
+    cut(3, 2);
+    world.settle().await;
+    let layout = world.member(2).node.layout().expect("it serves");
+    let is_elsewhere = |key: &KeyPath| {
+        let set = layout.replica_set(key);
+        set.local.is_none() && set.peers.iter().any(|peer| peer.id == id(4))
+    };
+    let key = keys(100).into_iter().find(is_elsewhere).expect("a third of all is");
+    world.put(2, &key, "kept").level(Level::Any).ok().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.count(2, Space::Hints), 1, "node 4 alone is not enough");
+    world.network.heal_all();
+    world.settle().await;
+    if world.state(1).transition.is_some() {
+        world.member(1).node.abort().await.expect("it has not ended");
+    }
+    world.settled(60).await;
+    world.within(60, "it is brought", |world| world.count(2, Space::Hints) == 0).await;
+    assert_eq!(world.values(1, &key).await, ["kept"]);
 }
 
 #[tokio::test(start_paused = true)]
