@@ -266,6 +266,11 @@ impl Node {
                 tracing::error!(%error, "this node has to be replaced by itself");
                 self.wait_to_be_applied(self.settings.auto_join).await
             }
+            // It was away while its cluster formed and went on.
+            Err(StartError::Formation(error @ FormationError::FormedSince(_))) => {
+                tracing::info!(%error, "this node asks for the present state");
+                self.wait_to_be_applied(false).await
+            }
             formed => formed,
         }
     }

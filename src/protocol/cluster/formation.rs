@@ -57,7 +57,8 @@ pub struct Offer {
     pub is_formed: bool,
 }
 
-/// Why nodes can't form a cluster. None of these mends itself.
+/// Why nodes can't form a cluster. None of these mends itself; beside a cluster that is there a node can
+/// wait to be told its state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormationError {
     /// The lists differ.
@@ -82,6 +83,9 @@ pub enum FormationError {
          takes everything in from the peers"
     )]
     FormedWithout(NodeId),
+    /// The cluster that this node has promised is there, and its ring has changed since.
+    #[error("{0} is in the cluster that this node has promised, which has gone on since")]
+    FormedSince(NodeId),
 }
 
 impl FoundingTerms {
@@ -255,16 +259,18 @@ impl Formation {
     }
 
     /// A formed cluster's nodes need not be its founders any more. Where this node is one of them, its
-    /// promise says whether that is for this data directory: then the cluster tells it the state.
+    /// promise says whether that is for this data directory.
     fn check_other_terms(&self, offer: &Offer) -> Result<(), FormationError> {
         let is_listed = offer.terms.founders.iter().any(|founder| founder.id == self.me);
         if !offer.is_formed || !is_listed {
             return Err(FormationError::OtherTerms(offer.from.clone()));
         }
-        match self.promises.get(&self.me).copied() {
-            Some(promise) if offer.promised == Some(promise) => Ok(()),
-            _ => Err(FormationError::FormedWithout(offer.from.clone())),
-        }
+        Err(match self.promises.get(&self.me).copied() {
+            Some(promise) if offer.promised == Some(promise) => {
+                FormationError::FormedSince(offer.from.clone())
+            }
+            _ => FormationError::FormedWithout(offer.from.clone()),
+        })
     }
 
     fn others_without(&self, has: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
@@ -365,8 +371,8 @@ mod tests {
         b.promised(ClusterId::new(6));
         assert_eq!(b.take(&formed(&grown)), without, "with another disk");
         b.promised(ClusterId::new(5));
-        assert_eq!(b.take(&formed(&grown)), Ok(()), "with the disk of its promise");
-        assert_eq!(super::tests::formed(&b), None, "it is told the state");
+        let since = b.take(&formed(&grown));
+        assert!(matches!(since, Err(FormationError::FormedSince(_))), "with that of its promise");
         let without_b = terms(&["a", "c"]);
         let refused = b.take(&formed(&without_b));
         assert!(matches!(refused, Err(FormationError::OtherTerms(_))), "it is none of them");
