@@ -66,7 +66,8 @@ load() {
     {
         printf '## %s\n\n[chart](%s.html) · [results](%s.json) · [histograms](%s.hlog)\n\n' \
             "$name" "$name" "$name" "$name"
-        printf '```\n%s\n```\n\n' "$(cat "$REPORT/$name.txt")"
+        sed 's/^/    /' "$REPORT/$name.txt"
+        printf '\n'
     } >>"$REPORT/index.md"
 }
 
