@@ -2,7 +2,8 @@
 //!
 //! Both directions are polled by one task, so an answer that was computed at once is written by
 //! the poll that read its request: no task wakes another. Whatever was queued while the socket was
-//! busy goes out in one write; nothing waits for more to come.
+//! busy goes out in one write. What other tasks queue is written once no task is ready to run, so that
+//! what they have queued together goes out together; nothing waits for more to come.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -14,6 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::poll_fn;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 
 use crate::peer::http::frame::{Frame, FrameError, Parsed, parse};
 use crate::peer::http::line::Line;
@@ -89,10 +91,18 @@ impl Wire {
     /// # Errors
     /// The connection ended.
     pub(super) async fn turn(&mut self, gate: impl Fn() -> Gate) -> Result<Turn, BreakReason> {
+        let mut others_run = pin!(yield_now());
+        let mut is_first = true;
         poll_fn(|context| {
             // First: what happens after this wakes the task again.
             self.line.outbox.register(context);
-            self.poll_write(context)?;
+            let is_mine = std::mem::take(&mut is_first) || !self.outgoing.is_empty();
+            if is_mine || self.line.outbox.waiting_bytes() == 0 {
+                self.poll_write(context)?;
+            } else if others_run.as_mut().poll(context).is_ready() {
+                others_run.set(yield_now());
+                self.poll_write(context)?;
+            }
             match gate() {
                 Gate::Read => self.poll_read(context).map_ok(|()| Turn::Resumed),
                 Gate::Resume => Poll::Ready(Ok(Turn::Resumed)),
