@@ -1,37 +1,23 @@
-//! Bringing hints to their targets as they come back (Dynamo, section 4.6; correctness, section 4).
-//!
-//! A hint is removed under the lock of its key, and only if it does not stand for something newer by
-//! then.
+//! Looking for hints that can be brought, as their targets come back (Dynamo, section 4.6; correctness,
+//! section 4), and dropping those that are too old. Bringing them is in `replay`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::Node;
-use super::calls::PeerFailure;
-use super::hints::{Hint, PAGE, Target};
+use super::hints::{PAGE, Target};
 use super::instruments::PlantedBug;
-use super::layout::ReplicaSet;
 use super::pace::Pace;
-use super::replica::Place;
-use crate::peer::messages::{Answer, Carried, Refusal, Request};
-use crate::protocol::quorum::ReplicaIndex;
-use crate::storage::schema::{hints_for, parse_hint_key};
-use crate::storage::{Batch, ReadError, ScanLimit, Space, Syncing};
-use crate::types::KeyPath;
-
-/// How many are on their way at once.
-const CONCURRENT: usize = 64;
+use super::replay::{KeptHint, Unchanged};
+use crate::storage::schema::hints_for;
+use crate::storage::{ReadError, ScanLimit, Space};
 
 /// How many are brought between two rests while clients are being served.
 const BESIDE_CLIENTS: usize = 16;
-
-/// How long a target has to take one.
-const REPLAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether a target is back.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -39,45 +25,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked which hints are too old, or more often where they get old sooner: that
 /// reads all of them.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-
-/// How often a record is read again because of a purge.
-const TRIES: u32 = 3;
-
-/// What became of a hint that was to be brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Replayed {
-    /// The target has it; the hint is gone, or stands for something newer.
-    Brought,
-    /// It is of no use any more.
-    Pointless,
-    /// The target did not take it.
-    Failed,
-}
-
-/// A hint as it was read.
-struct KeptHint {
-    target: Target,
-    place: Place,
-    key: Bytes,
-    value: Bytes,
-}
-
-/// What shows that a hint stands for nothing newer.
-enum Unchanged {
-    /// The hint is still the same.
-    Hint,
-    /// This node still holds the record that was brought.
-    Own(Option<Bytes>),
-}
-
-impl KeptHint {
-    fn parse(key: Bytes, value: Bytes) -> Option<(Self, Hint)> {
-        let (target, vnode, path) = parse_hint_key(&key).ok()?;
-        let hint = Hint::decode(&value).ok()?;
-        let place = Place::new(vnode, path);
-        Some((Self { target, place, key, value }, hint))
-    }
-}
 
 impl Node {
     /// Brings hints to their targets as they come back, until the node stops.
@@ -190,203 +137,6 @@ impl Node {
             pace.rest(each * piece.len() as u64).await;
         }
         true
-    }
-
-    /// Whether all of a piece went.
-    async fn replay_piece(self: &Arc<Self>, entries: &[(Bytes, Bytes)]) -> bool {
-        let replays = entries.iter().cloned().map(|(key, value)| {
-            let node = Arc::clone(self);
-            async move { node.replay_hint(key, value).await }
-        });
-        let mut replays = futures_util::stream::iter(replays).buffered(CONCURRENT);
-        while let Some(replayed) = replays.next().await {
-            match replayed {
-                Replayed::Brought => self.metrics.hint_replayed(),
-                Replayed::Pointless => {}
-                Replayed::Failed => return false,
-            }
-        }
-        true
-    }
-
-    async fn replay_hint(self: Arc<Self>, key: Bytes, value: Bytes) -> Replayed {
-        let Some((kept, hint)) = KeptHint::parse(key, value) else {
-            tracing::error!("a hint is damaged");
-            self.metrics.alarm("corrupt-hint");
-            return Replayed::Pointless;
-        };
-        let layout = self.layout().expect("hints are of a layout");
-        let set = layout.replica_set(&kept.place.path);
-        let may_take =
-            |replica: &ReplicaIndex| !set.is_here(*replica) && !set.peer(*replica).is_gone();
-        let others: Vec<ReplicaIndex> = set.indices().filter(may_take).collect();
-        let Some(id) = &kept.target else {
-            return self.bring_to_any(&set, &others, &kept, &hint).await;
-        };
-        let is_target = |replica: &&ReplicaIndex| set.peer(**replica).id == *id;
-        let takers: Vec<ReplicaIndex> = others.iter().filter(is_target).copied().collect();
-        // Whoever it was kept for holds the key no more: those who do now must have it.
-        let takers = if takers.is_empty() { others } else { takers };
-        self.bring_to_all(&set, &takers, &kept, &hint).await
-    }
-
-    /// Brings a hint to the first replica that takes it: one of the present set. What a replica of the
-    /// next set alone holds is gone if the transition is aborted; and what one of the present set holds
-    /// comes to the next set, with the transition or from a former holder.
-    async fn bring_to_any(
-        self: &Arc<Self>,
-        set: &ReplicaSet,
-        others: &[ReplicaIndex],
-        kept: &KeptHint,
-        hint: &Hint,
-    ) -> Replayed {
-        let is_asked = |replica: &&ReplicaIndex| replica.0 < set.n() && set.peer(**replica).is_up();
-        for replica in others.iter().filter(is_asked) {
-            let brought = self.bring_to_all(set, &[*replica], kept, hint).await;
-            if brought != Replayed::Failed {
-                return brought;
-            }
-        }
-        Replayed::Failed
-    }
-
-    /// Brings a hint to some replicas; it goes when all of them have it.
-    async fn bring_to_all(
-        self: &Arc<Self>,
-        set: &ReplicaSet,
-        takers: &[ReplicaIndex],
-        kept: &KeptHint,
-        hint: &Hint,
-    ) -> Replayed {
-        let mut unchanged = Unchanged::Hint;
-        for replica in takers {
-            let to = (set, *replica);
-            let brought = match &hint.record {
-                Some(record) => self.bring_kept(to, kept, record).await,
-                None => self.bring_own(to, kept).await,
-            };
-            match brought {
-                Ok(brought) => unchanged = brought,
-                Err(replayed) => return replayed,
-            }
-        }
-        self.remove_hint(kept, unchanged).await
-    }
-
-    /// Brings a record that is kept with its hint.
-    async fn bring_kept(
-        self: &Arc<Self>,
-        (set, replica): (&ReplicaSet, ReplicaIndex),
-        kept: &KeptHint,
-        record: &Bytes,
-    ) -> Result<Unchanged, Replayed> {
-        let vnode = set.vnode_at(replica);
-        // Once more, if the target knows of a purge that this node had not heard of. No record of
-        // this partition can have been purged by it: this node has not confirmed that it keeps no
-        // hint.
-        for _ in 0..TRIES {
-            let purge = self.vnodes.purge_number(vnode);
-            let carried = Carried { record: record.clone(), purge };
-            match self.bring(set, replica, &kept.place.path, carried).await {
-                Ok(()) => return Ok(Unchanged::Hint),
-                Err(PeerFailure::Refused(Refusal::StalePurge(number))) => {
-                    if self.adopt_purge_number(vnode, number).await.is_err() {
-                        return Err(Replayed::Failed);
-                    }
-                }
-                Err(_) => return Err(Replayed::Failed),
-            }
-        }
-        Err(Replayed::Failed)
-    }
-
-    /// Brings what this node, a replica itself, holds of a key.
-    async fn bring_own(
-        self: &Arc<Self>,
-        (set, replica): (&ReplicaSet, ReplicaIndex),
-        kept: &KeptHint,
-    ) -> Result<Unchanged, Replayed> {
-        for _ in 0..TRIES {
-            let mut carried = match self.carried_when_settled(&kept.place).await {
-                Ok(Some(carried)) => carried,
-                // Purged, dropped, or damaged here: what there is comes from others.
-                Ok(None) | Err(Refusal::Quarantined) => {
-                    self.remove_hint(kept, Unchanged::Own(None)).await;
-                    return Err(Replayed::Pointless);
-                }
-                Err(_) => return Err(Replayed::Failed),
-            };
-            let record = carried.record.clone();
-            let vnode = set.vnode_at(replica);
-            if vnode != kept.place.vnode {
-                // Numbers are of one vnode.
-                carried.purge = self.vnodes.purge_number(vnode);
-            }
-            match self.bring(set, replica, &kept.place.path, carried).await {
-                Ok(()) => return Ok(Unchanged::Own(Some(record))),
-                Err(PeerFailure::Refused(Refusal::StalePurge(number))) => {
-                    let met = match vnode == kept.place.vnode {
-                        true => self.meet_purge_number(vnode, number).await,
-                        false => self.adopt_purge_number(vnode, number).await,
-                    };
-                    if met.is_err() {
-                        return Err(Replayed::Failed);
-                    }
-                }
-                Err(_) => return Err(Replayed::Failed),
-            }
-        }
-        Err(Replayed::Failed)
-    }
-
-    async fn bring(
-        self: &Arc<Self>,
-        set: &ReplicaSet,
-        replica: ReplicaIndex,
-        path: &KeyPath,
-        record: Carried,
-    ) -> Result<(), PeerFailure> {
-        let table = set.vnode_at(replica).table;
-        let request = Request::Merge { path: path.clone(), table, record, answers: false };
-        let deadline = Instant::now() + REPLAY_TIMEOUT;
-        match self.call(&set.at, set.peer(replica), request, deadline, None).await? {
-            Answer::Merged(_) => Ok(()),
-            _ => Err(PeerFailure::WrongAnswer),
-        }
-    }
-
-    /// Removes a hint under its key's lock, unless it stands for something newer by now.
-    async fn remove_hint(self: &Arc<Self>, kept: &KeptHint, unchanged: Unchanged) -> Replayed {
-        let _guard = self.locks.lock(kept.place.key()).await;
-        let is_unchanged = match unchanged {
-            Unchanged::Hint => {
-                let now = self.store.get(Space::Hints, kept.key.clone()).await;
-                matches!(now, Ok(Some(now)) if now == kept.value)
-            }
-            Unchanged::Own(sent) => {
-                let now = self.carried(&kept.place).await.ok().flatten();
-                now.map(|now| now.record) == sent
-            }
-        };
-        if !is_unchanged {
-            return Replayed::Brought;
-        }
-        let _writing = self.hints.writing.read().await;
-        let mut batch = Batch::default();
-        batch.delete(Space::Hints, kept.key.clone());
-        // One that is there again after a power cut is brought once more, which changes nothing.
-        // Whoever says that none is kept fsyncs first.
-        match self.store.commit(batch, Syncing::Later).await {
-            Ok(()) => {
-                self.hints.remove(&kept.target, (kept.key.len() + kept.value.len()) as u64);
-                Replayed::Brought
-            }
-            // It is brought once more, which changes nothing.
-            Err(_) => {
-                self.hints.doubt();
-                Replayed::Failed
-            }
-        }
     }
 
     /// Drops hints that are too old. Never one that was counted.

@@ -38,6 +38,7 @@ mod quarantine;
 mod recovery;
 mod register;
 mod repair;
+mod replay;
 mod replica;
 mod scrub;
 mod seams;

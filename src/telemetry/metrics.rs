@@ -198,9 +198,9 @@ impl Metrics {
         self.shared.hints.get_or_create(&OutcomeLabel { outcome: "kept" }).inc();
     }
 
-    /// A hint was brought to its target.
-    pub fn hint_replayed(&self) {
-        self.shared.hints.get_or_create(&OutcomeLabel { outcome: "replayed" }).inc();
+    /// So many hints were brought to their target.
+    pub fn hints_replayed(&self, count: u64) {
+        self.shared.hints.get_or_create(&OutcomeLabel { outcome: "replayed" }).inc_by(count);
     }
 
     /// A hint was too old, or there was no room for it: anti-entropy has to do it.
