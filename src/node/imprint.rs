@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Node;
 use super::replica::Place;
 use crate::protocol::causality::{Entry, Survivors};
-use crate::protocol::merkle::{LeafIndex, Shape, entry_hash};
+use crate::protocol::merkle::{LeafIndex, Shape, change_hash};
 use crate::protocol::ring::token_of;
 use crate::storage::schema::tree_key;
 use crate::storage::{Batch, ReadError, Space, frame};
@@ -152,11 +152,8 @@ impl Change {
 
     /// What it changes in the key's leaf.
     pub(super) fn of_leaf(self, path: &KeyPath) -> u64 {
-        if self.before.in_tree() == self.after.in_tree() {
-            return 0;
-        }
-        let hash = |imprint: Imprint| imprint.in_tree().map_or(0, |d| entry_hash(path, d));
-        hash(self.before) ^ hash(self.after)
+        let (before, after) = (self.before.in_tree(), self.after.in_tree());
+        if before == after { 0 } else { change_hash(path, before, after) }
     }
 }
 

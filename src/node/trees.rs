@@ -5,7 +5,7 @@
 //! batch's outcome is unknown, what became of the record is looked at under the key's lock; where
 //! that can't be told, the tree is *in doubt* and is made anew before it is compared again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,7 +29,7 @@ const PAGE: ScanLimit = ScanLimit { entries: 16_384, bytes: 4 << 20 };
 /// See the module's head.
 #[derive(Debug, Default)]
 pub(super) struct Trees {
-    trees: Mutex<BTreeMap<VnodeId, Tree>>,
+    trees: Mutex<HashMap<VnodeId, Tree>>,
     in_doubt: Mutex<BTreeSet<VnodeId>>,
     tombstones: AtomicI64,
     husks: AtomicI64,
@@ -97,7 +97,7 @@ impl Trees {
         };
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<VnodeId, Tree>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<VnodeId, Tree>> {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -79,7 +79,12 @@ impl KeyPath {
     /// The bytes that name the pair without ambiguity: bucket, a zero byte (which no bucket
     /// holds), key. The ring's token and the storage order are taken from them.
     pub fn to_bytes(&self) -> Vec<u8> {
-        [self.bucket.as_str().as_bytes(), &[0], self.key.as_bytes()].concat()
+        self.parts().concat()
+    }
+
+    /// The same, in pieces.
+    pub fn parts(&self) -> [&[u8]; 3] {
+        [self.bucket.as_str().as_bytes(), &[0], self.key.as_bytes()]
     }
 
     /// The reverse of [`KeyPath::to_bytes`]; `None` for bytes that it never returns.

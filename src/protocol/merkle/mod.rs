@@ -16,4 +16,4 @@ mod tree;
 
 pub use lists::{Comparison, compare};
 pub use shape::{LeafIndex, Shape};
-pub use tree::{Tree, differing, entry_hash};
+pub use tree::{Tree, change_hash, differing, entry_hash};

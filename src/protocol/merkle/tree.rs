@@ -1,5 +1,6 @@
 //! One tree: its leaves, and what is derived from them.
 
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::shape::{LeafIndex, Shape};
@@ -22,9 +23,21 @@ struct Branch {
 
 /// What a key with a record of this digest adds to its leaf.
 pub fn entry_hash(path: &KeyPath, digest: u64) -> u64 {
-    let mut bytes = path.to_bytes();
-    bytes.extend_from_slice(&digest.to_be_bytes());
-    xxh3_64(&bytes)
+    change_hash(path, None, Some(digest))
+}
+
+/// How a key changes its leaf as its digest goes from one to another; `None` is that of no record.
+pub fn change_hash(path: &KeyPath, before: Option<u64>, after: Option<u64>) -> u64 {
+    let mut bytes = SmallVec::<[u8; 128]>::new();
+    path.parts().iter().for_each(|part| bytes.extend_from_slice(part));
+    let path_bytes = bytes.len();
+    let mut hash = 0;
+    for digest in before.into_iter().chain(after) {
+        bytes.truncate(path_bytes);
+        bytes.extend_from_slice(&digest.to_be_bytes());
+        hash ^= xxh3_64(&bytes);
+    }
+    hash
 }
 
 /// What a child adds to what stands above it. Nothing, where it holds no key.
@@ -45,7 +58,7 @@ impl Tree {
     }
 
     /// A record of a leaf's key came, went or changed: `change` is the XOR of what it added before
-    /// and of what it adds now ([`entry_hash`]; 0 for nothing).
+    /// and of what it adds now ([`change_hash`]).
     pub fn change(&mut self, leaf: LeafIndex, change: u64) {
         if change == 0 {
             return;

@@ -139,8 +139,9 @@ fn open_with(
     shared: &Shared,
     recovery: DBRecoveryMode,
 ) -> Result<Database, rocksdb::Error> {
-    let families = Space::ALL
-        .map(|space| ColumnFamilyDescriptor::new(space.name(), options::family(options, shared)));
+    let families = Space::ALL.map(|space| {
+        ColumnFamilyDescriptor::new(space.name(), options::family(space, options, shared))
+    });
     let database = options::database(options, shared, recovery);
     let db = DB::open_cf_descriptors(&database, dir, families)?;
     Ok(Database::new(db, |db| {

@@ -9,7 +9,7 @@ use rocksdb::{
     LogLevel, Options, WriteBufferManager,
 };
 
-use crate::storage::Durability;
+use crate::storage::{Durability, Space};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -108,15 +108,18 @@ fn yield_to_requests(db: &mut Options) {
     }
 }
 
-/// Options of one column family.
-pub(super) fn family(options: &RocksOptions, shared: &Shared) -> Options {
+/// Options of one space's column family.
+pub(super) fn family(space: Space, options: &RocksOptions, shared: &Shared) -> Options {
     let mut family = Options::default();
     family.set_block_based_table_factory(&table(shared));
     family.set_write_buffer_size(options.memtable_bytes / 2);
     family.set_max_write_buffer_number(3);
-    // A key that is absent from the memtable, the common case, costs no walk of its skip list.
-    family.set_memtable_whole_key_filtering(true);
-    family.set_memtable_prefix_bloom_ratio(0.02);
+    // Digests are written with each record, and read only to compare replicas.
+    if space != Space::Trees {
+        // A key that is absent from the memtable, the common case, costs no walk of its skip list.
+        family.set_memtable_whole_key_filtering(true);
+        family.set_memtable_prefix_bloom_ratio(0.02);
+    }
     family.set_level_compaction_dynamic_level_bytes(true);
     family.set_compression_type(DBCompressionType::Lz4);
     family.set_bottommost_compression_type(DBCompressionType::Zstd);
