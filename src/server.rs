@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::config::Settings;
 use crate::http::{self, HttpLimits, Observer};
@@ -22,6 +23,9 @@ const REQUESTS_DRAIN: Duration = Duration::from_secs(3);
 
 /// What is left for answers to peers once the node has stopped.
 const PEERS_DRAIN: Duration = Duration::from_millis(500);
+
+/// How much lower than that of requests the priority of repair and streams is (nice(2)).
+const BACKGROUND_NICE: i32 = 10;
 
 /// What to do with what is in the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,7 @@ pub async fn run(
     let options =
         HttpOptions { max_frame_bytes: max_frame_bytes(&settings), ..HttpOptions::default() };
     let transport = Arc::new(HttpTransport::new(options, random.u64()));
+    let background = Background::start().context("can't start threads")?;
     let metrics = Arc::new(Metrics::new());
     register_samples(&metrics, &store, &transport);
     let seams = Seams {
@@ -65,7 +70,7 @@ pub async fn run(
         clock: Arc::new(SystemClock),
         random,
         metrics: Arc::clone(&metrics),
-        process: Process::default(),
+        process: Process::with_background(background.handle().clone()),
         instruments: Instruments::default(),
         rebuild: start == Start::Rebuild,
     };
@@ -73,6 +78,45 @@ pub async fn run(
     register_repair_samples(&metrics, &node);
     let running = Running { settings, node, store, transport, metrics };
     running.serve(listeners, stop).await
+}
+
+/// Threads for repair and streams.
+struct Background(Option<Runtime>);
+
+impl Background {
+    /// Half as many as there are processors, one at least.
+    fn start() -> std::io::Result<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads((processors / 2).max(1))
+            .thread_name("background")
+            .on_thread_start(yield_to_others)
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("there until it is dropped").handle()
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // What still reads or writes must not keep the process from ending.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Has the system run this thread when no other wants to run. Elsewhere than on Linux that is a matter
+/// of whole processes.
+fn yield_to_others() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(BACKGROUND_NICE) {
+        tracing::warn!(%error, "repair and streams run at the priority of requests");
+    }
 }
 
 struct Listeners {

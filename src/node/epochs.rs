@@ -239,14 +239,14 @@ impl Node {
         });
     }
 
-    /// Does something in each epoch, again and again while it says that there is more to do, until
+    /// Does something in the background in each epoch, again and again while it says that there is more to do, until
     /// the node stops.
     pub(super) fn spawn_in_each_epoch<F>(self: &Arc<Self>, work: fn(Arc<Self>) -> F)
     where
         F: Future<Output = bool> + Send + 'static,
     {
         let node = Arc::clone(self);
-        self.tasks.spawn_untracked(async move {
+        self.tasks.spawn_background(async move {
             let phase = node.phase();
             let epochs = node.epochs.present.clone();
             loop {

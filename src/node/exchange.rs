@@ -69,7 +69,7 @@ impl Node {
     /// Compares what is shared with each peer, as it is due, until the node stops.
     pub(super) fn spawn_anti_entropy(self: &Arc<Self>) {
         let node = Arc::clone(self);
-        self.tasks.spawn_untracked(async move {
+        self.tasks.spawn_background(async move {
             let phase = node.phase();
             loop {
                 let next = node.next_comparison();

@@ -19,6 +19,7 @@ use super::pace::Pace;
 use super::replica::Place;
 use super::{Node, Phase};
 use crate::peer::messages::{Answer, Carried, DigestPage, Page, Refusal, Reply, Request};
+use crate::protocol::cluster::StateStamp;
 use crate::storage::schema::{
     bucket_range, parse_record_key, parse_tree_key, record_key, tree_key, vnode_range,
 };
@@ -265,7 +266,9 @@ impl Node {
                     open = true;
                 }
             }
-            if let Err(error) = self.drop_for_good(&layout, &brought).await {
+            let (node, at) = (Arc::clone(&self), layout.stamp);
+            let dropping = async move { node.drop_for_good(&at, &brought).await };
+            if let Err(error) = self.tasks.in_foreground(dropping).await {
                 // Another epoch has come, or the disk fails, which is looked at by itself.
                 tracing::warn!(%error, "what was held before is not dropped for good yet");
                 return true;
@@ -279,10 +282,10 @@ impl Node {
 
     /// Drops vnodes whose records are where they belong. What is reported as dropped must not come
     /// back with a crash.
-    async fn drop_for_good(&self, layout: &Layout, vnodes: &[VnodeId]) -> anyhow::Result<()> {
+    async fn drop_for_good(&self, at: &StateStamp, vnodes: &[VnodeId]) -> anyhow::Result<()> {
         if !vnodes.is_empty() {
             let _gate = self.locks.close_gate().await;
-            self.refuse_stale(&layout.stamp)?;
+            self.refuse_stale(at)?;
             self.drop_vnodes(vnodes).await?;
             tracing::info!(vnodes = vnodes.len(), "dropped what was held before");
         }

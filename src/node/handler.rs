@@ -23,7 +23,7 @@ use crate::protocol::causality::{Entry, Summary, Survivors, Version};
 use crate::protocol::cluster::{Standing, StateStamp};
 use crate::protocol::quorum::ReplicaIndex;
 use crate::storage::BoxFuture;
-use crate::types::{KeyPath, ReplicationFactor, RequestId};
+use crate::types::{KeyPath, NodeId, ReplicationFactor, RequestId};
 
 impl Handler for Node {
     fn call(self: Arc<Self>, request: Bytes) -> BoxFuture<'static, Bytes> {
@@ -95,12 +95,30 @@ impl Node {
             Request::AcceptLoss => Ok(Answer::Released(self.accept_loss().await?)),
             Request::Vote(ask) => self.answer_vote(&at, *ask).await,
             Request::Progress => Ok(Answer::Progress(Box::new(self.progress().await))),
+            request => {
+                let (node, from) = (Arc::clone(self), envelope.from);
+                let answering =
+                    async move { node.answer_background(&at, request, &from, deadline).await };
+                self.tasks.in_background(answering).await
+            }
+        }
+    }
+
+    /// Answers what repair and streams ask.
+    async fn answer_background(
+        self: &Arc<Self>,
+        at: &StateStamp,
+        request: Request,
+        from: &NodeId,
+        deadline: Instant,
+    ) -> Reply {
+        match request {
             taker @ (Request::Page { .. }
             | Request::Digests { .. }
             | Request::Husks { .. }
             | Request::Fetch { .. }
             | Request::Lacks { .. }) => self.answer_taker(taker).await,
-            exchange => self.answer_exchange(&at, exchange, &envelope.from, deadline).await,
+            exchange => self.answer_exchange(at, exchange, from, deadline).await,
         }
     }
 

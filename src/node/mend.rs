@@ -40,7 +40,7 @@ impl Node {
     /// Mends what is incomplete, now and whenever it is told, until the node stops.
     pub(super) fn spawn_mending(self: &Arc<Self>) {
         let node = Arc::clone(self);
-        self.tasks.spawn_untracked(async move {
+        self.tasks.spawn_background(async move {
             let phase = node.phase();
             loop {
                 let open = node.tasks.track(node.mend_all()).await;

@@ -150,6 +150,21 @@ impl Node {
             records.into_iter().map(|(path, c)| (Place::new(vnode, path), c)).collect();
         // Not yet under the locks: what is read from the disk here, clients need not wait for.
         self.warm_places(places.iter().map(|(place, _)| place)).await;
+        let (node, at, from) = (Arc::clone(self), *at, from.clone());
+        let merging =
+            async move { node.merge_places(&at, vnode, places, (&from, syncing), deadline).await };
+        self.tasks.in_foreground(merging).await
+    }
+
+    /// The same under the keys' locks, for which clients may wait: in the foreground.
+    async fn merge_places(
+        self: &Arc<Self>,
+        at: &StateStamp,
+        vnode: VnodeId,
+        places: Vec<(Place, Carried)>,
+        (from, syncing): (&NodeId, Syncing),
+        deadline: Instant,
+    ) -> Vec<(KeyPath, Result<Option<Carried>, Refusal>)> {
         let lock = self.locks.lock_all(places.iter().map(|(place, _)| &place.key()[..]));
         let guard = match tokio::time::timeout_at(deadline, lock).await {
             Ok(guard) => guard,

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::Span;
 
@@ -18,6 +19,16 @@ use tracing::Span;
 #[derive(Clone, Debug, Default)]
 pub struct Process {
     gate: Option<Arc<Gate>>,
+    threads: Option<Threads>,
+}
+
+/// What tasks run on.
+#[derive(Clone, Debug)]
+pub(super) struct Threads {
+    /// For what clients wait for.
+    pub(super) foreground: Handle,
+    /// For repair and streams.
+    pub(super) background: Handle,
 }
 
 #[derive(Debug)]
@@ -40,7 +51,14 @@ impl Process {
     /// A process that can be stopped, resumed and killed; its logs are within the span.
     pub fn simulated(span: Span) -> Self {
         let gate = Gate { state: Mutex::default(), killed: Notify::new(), span };
-        Self { gate: Some(Arc::new(gate)) }
+        Self { gate: Some(Arc::new(gate)), threads: None }
+    }
+
+    /// A real process with threads of their own for repair and streams; the present runtime's are for
+    /// everything else. Must be called within a tokio runtime.
+    pub fn with_background(background: Handle) -> Self {
+        let threads = Threads { foreground: Handle::current(), background };
+        Self { gate: None, threads: Some(threads) }
     }
 
     /// Polls nothing from now on.
@@ -73,6 +91,11 @@ impl Process {
     /// Runs work in this process.
     pub fn run<F: Future>(&self, work: F) -> Running<F> {
         Running { gate: self.gate.clone(), work: Some(Box::pin(work)) }
+    }
+
+    /// What tasks run on; `None`: all of them on the present runtime.
+    pub(super) const fn threads(&self) -> Option<&Threads> {
+        self.threads.as_ref()
     }
 
     /// Whether tasks have to pass a gate.

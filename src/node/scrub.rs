@@ -19,7 +19,7 @@ impl Node {
     /// Scrubs one vnode after another, all within `repair.scrub_interval`, until the node stops.
     pub(super) fn spawn_scrubbing(self: &Arc<Self>) {
         let node = Arc::clone(self);
-        self.tasks.spawn_untracked(async move {
+        self.tasks.spawn_background(async move {
             let phase = node.phase();
             let mut last: Option<VnodeId> = None;
             loop {

@@ -1,4 +1,9 @@
 //! The tasks of a node, all of them in its [`Process`].
+//!
+//! Repair and streams are *background* work: it runs on threads of its own, which the system lets run
+//! when no other wants to, so that neither a long list nor a large page is in a client's way. What
+//! others wait for while it is done (a commit that holds keys' locks, a closed gate) is spawned, and so
+//! runs on the other threads.
 
 use std::future::Future;
 
@@ -20,16 +25,16 @@ impl Tasks {
         Self { process, tracker: TaskTracker::new() }
     }
 
-    /// Begins work that a stop waits for.
+    /// Begins work that a stop waits for; in the foreground, whoever begins it.
     pub(super) fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        if self.process.is_simulated() {
-            self.tracker.spawn(self.process.run(work))
-        } else {
-            self.tracker.spawn(work)
+        match self.process.threads() {
+            Some(threads) => self.tracker.spawn_on(work, &threads.foreground),
+            None if self.process.is_simulated() => self.tracker.spawn(self.process.run(work)),
+            None => self.tracker.spawn(work),
         }
     }
 
@@ -38,10 +43,46 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        if self.process.is_simulated() {
-            tokio::spawn(self.process.run(work));
-        } else {
-            tokio::spawn(work);
+        match self.process.threads() {
+            Some(threads) => drop(threads.foreground.spawn(work)),
+            None if self.process.is_simulated() => drop(tokio::spawn(self.process.run(work))),
+            None => drop(tokio::spawn(work)),
+        }
+    }
+
+    /// The same in the background.
+    pub(super) fn spawn_background<F>(&self, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        match self.process.threads() {
+            Some(threads) => drop(threads.background.spawn(work)),
+            None => self.spawn_untracked(work),
+        }
+    }
+
+    /// Does something in the background; once begun, it runs to its end.
+    pub(super) async fn in_background<F>(&self, work: F) -> F::Output
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        match self.process.threads() {
+            Some(threads) => done(threads.background.spawn(work)).await,
+            None => work.await,
+        }
+    }
+
+    /// Does a part of background work that others wait for in the foreground; once begun, it runs to
+    /// its end, and a stop waits for it.
+    pub(super) async fn in_foreground<F>(&self, work: F) -> F::Output
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        match self.process.threads() {
+            Some(_) => done(self.spawn(work)).await,
+            None => work.await,
         }
     }
 
@@ -69,5 +110,17 @@ impl Tasks {
     /// Waits until all tracked work is done.
     pub(super) async fn wait(&self) {
         self.tracker.wait().await;
+    }
+}
+
+/// What a task came to; its panic goes on here.
+async fn done<T>(task: JoinHandle<T>) -> T {
+    match task.await {
+        Ok(output) => output,
+        Err(died) => match died.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Nothing aborts tasks: the process ends.
+            Err(_) => std::future::pending().await,
+        },
     }
 }

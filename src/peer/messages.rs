@@ -20,7 +20,7 @@ use crate::types::{
 };
 
 /// The version of every message here.
-pub const MESSAGE_VERSION: u8 = 4;
+pub const MESSAGE_VERSION: u8 = 5;
 
 /// A request with what goes along with each.
 #[derive(Clone, Debug, Serialize, Deserialize)]

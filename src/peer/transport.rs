@@ -13,25 +13,28 @@ use tokio::time::Instant;
 
 use crate::peer::address::PeerAddress;
 
-/// Which of the two connections to a peer a message takes. Each lane keeps its own order and its
-/// own queue, so that membership never waits behind values.
+/// Which of the connections to a peer a message takes. Each lane keeps its own order and its own
+/// queue, so that membership never waits behind values, and clients never wait behind a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
     /// Membership and the cluster state: small, and in time or useless.
     Control,
-    /// Records, hints, hash trees, streams.
+    /// What clients wait for.
     Data,
+    /// Repair and streams, which give way to clients.
+    Background,
 }
 
 impl Lane {
     /// Every lane.
-    pub const ALL: [Self; 2] = [Self::Control, Self::Data];
+    pub const ALL: [Self; 3] = [Self::Control, Self::Data, Self::Background];
 
     /// The name on the wire and in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Control => "control",
             Self::Data => "data",
+            Self::Background => "background",
         }
     }
 }
@@ -163,7 +166,7 @@ pub enum Condition {
     Failing,
 }
 
-/// Figures of one peer since it was first used, both lanes together.
+/// Figures of one peer since it was first used, all lanes together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerStatistics {
     /// The peer.

@@ -1,4 +1,4 @@
-//! One peer as seen from here: its two links, its breaker, its figures.
+//! One peer as seen from here: its links, one a lane, its breaker, its figures.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ pub(super) struct Peer {
     options: Arc<HttpOptions>,
     runtime: Handle,
     breaker: Breaker,
-    control: Link,
-    data: Link,
+    /// In the order of [`Lane::ALL`].
+    links: [Link; Lane::ALL.len()],
     counters: Counters,
 }
 
@@ -38,8 +38,7 @@ impl Peer {
             breaker: Breaker::new(&options, jitter),
             options,
             runtime,
-            control: Link::new(Lane::Control),
-            data: Link::new(Lane::Data),
+            links: Lane::ALL.map(Link::new),
             counters: Counters::default(),
         })
     }
@@ -61,14 +60,7 @@ impl Peer {
     }
 
     const fn link(&self, lane: Lane) -> &Link {
-        match lane {
-            Lane::Control => &self.control,
-            Lane::Data => &self.data,
-        }
-    }
-
-    fn links(&self) -> [&Link; 2] {
-        Lane::ALL.map(|lane| self.link(lane))
+        &self.links[lane as usize]
     }
 
     /// See [`Transport::call`](crate::peer::Transport::call).
@@ -111,12 +103,12 @@ impl Peer {
 
     pub(super) fn condition(&self) -> Condition {
         let now = Instant::now();
-        let standing = || self.links().into_iter().filter_map(Link::standing);
+        let standing = || self.links.iter().filter_map(Link::standing);
         if standing().any(|connection| connection.quiet_for(now) >= self.options.stalled_after) {
             return Condition::Stalled;
         }
         // One lane may stand while the other was given up.
-        let failing = self.links().into_iter().any(Link::is_waiting);
+        let failing = self.links.iter().any(Link::is_waiting);
         if failing { Condition::Failing } else { Condition::Good }
     }
 
@@ -127,11 +119,11 @@ impl Peer {
     /// Whether the peer may be forgotten.
     pub(super) fn is_unused(&self, now: Instant) -> bool {
         let idle_timeout = self.options.idle_timeout;
-        self.links().iter().all(|link| link.is_idle() && link.unused_for(now) > idle_timeout)
+        self.links.iter().all(|link| link.is_idle() && link.unused_for(now) > idle_timeout)
     }
 
     pub(super) fn close(&self) {
-        for link in self.links() {
+        for link in &self.links {
             link.close();
         }
     }
