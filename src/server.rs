@@ -86,11 +86,12 @@ struct Background(Option<Runtime>);
 impl Background {
     /// Half as many as there are processors, one at least.
     fn start() -> std::io::Result<Self> {
+        let lower = lower_priority();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = Builder::new_multi_thread()
             .worker_threads((processors / 2).max(1))
             .thread_name("background")
-            .on_thread_start(yield_to_others)
+            .on_thread_start(move || yield_to_others(lower))
             .enable_all()
             .build()?;
         Ok(Self(Some(runtime)))
@@ -110,11 +111,19 @@ impl Drop for Background {
     }
 }
 
-/// Has the system run this thread when no other wants to run. Elsewhere than on Linux that is a matter
-/// of whole processes.
-fn yield_to_others() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(BACKGROUND_NICE) {
+/// The priority of threads that give way to those of this process.
+fn lower_priority() -> i32 {
+    const LEAST: i32 = 19;
+    let now = rustix::process::getpriority_process(None).unwrap_or_default();
+    (now + BACKGROUND_NICE).min(LEAST)
+}
+
+/// Has the system run this thread when no other wants to run. A priority and not a difference: threads
+/// inherit it from one another. Elsewhere than on Linux it is one of whole processes.
+fn yield_to_others(priority: i32) {
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::setpriority_process(None, priority)
+    {
         tracing::warn!(%error, "repair and streams run at the priority of requests");
     }
 }

@@ -97,7 +97,7 @@ impl PeerFailure {
 
 impl Request {
     /// The metric's label, and which lane it takes.
-    fn kind(&self) -> (&'static str, Lane) {
+    pub(super) const fn kind(&self) -> (&'static str, Lane) {
         match self {
             Self::Read { .. } => ("read", Lane::Data),
             Self::Merge { .. } => ("merge", Lane::Data),

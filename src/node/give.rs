@@ -335,7 +335,7 @@ impl Node {
             let page = self.store.scan(Space::Records, range.clone(), PAGE).await?;
             for (key, _) in &page.entries {
                 if let Ok((_, path)) = parse_record_key(key) {
-                    self.drop_record(layout, &Place::new(vnode, path)).await?;
+                    self.drop_one(layout, &Place::new(vnode, path)).await?;
                 }
             }
             match page.next {
@@ -360,7 +360,7 @@ impl Node {
         if is_placed || is_former() {
             return false;
         }
-        match self.drop_record(&layout, place).await {
+        match self.drop_one(&layout, place).await {
             Ok(()) => {
                 tracing::warn!(key = ?place.path, vnode = %place.vnode, "dropped what an earlier layout had left")
             }
@@ -372,6 +372,13 @@ impl Node {
     }
 
     /// Drops one record of a bucket that went to another table.
+    async fn drop_one(self: &Arc<Self>, layout: &Arc<Layout>, place: &Place) -> anyhow::Result<()> {
+        let (node, layout, place) = (Arc::clone(self), Arc::clone(layout), place.clone());
+        let dropping = async move { node.drop_record(&layout, &place).await };
+        self.tasks.in_foreground(dropping).await
+    }
+
+    /// The same under the key's lock.
     async fn drop_record(
         self: &Arc<Self>,
         layout: &Arc<Layout>,

@@ -14,11 +14,11 @@ use super::imprint::leaf_of;
 use super::instruments::PlantedBug;
 use super::replica::Place;
 use super::{Node, Phase};
-use crate::peer::Handler;
 use crate::peer::messages::{
     Answer, Envelope, ForwardedWrite, Gossip, Held, HeldVersion, Part, Refusal, Reply, Request,
     decode, encode,
 };
+use crate::peer::{Handler, Lane};
 use crate::protocol::causality::{Entry, Summary, Survivors, Version};
 use crate::protocol::cluster::{Standing, StateStamp};
 use crate::protocol::quorum::ReplicaIndex;
@@ -95,12 +95,13 @@ impl Node {
             Request::AcceptLoss => Ok(Answer::Released(self.accept_loss().await?)),
             Request::Vote(ask) => self.answer_vote(&at, *ask).await,
             Request::Progress => Ok(Answer::Progress(Box::new(self.progress().await))),
-            request => {
+            request if request.kind().1 == Lane::Background => {
                 let (node, from) = (Arc::clone(self), envelope.from);
                 let answering =
                     async move { node.answer_background(&at, request, &from, deadline).await };
                 self.tasks.in_background(answering).await
             }
+            _ => Err(Refusal::Malformed),
         }
     }
 

@@ -184,6 +184,11 @@ impl Node {
             let value = frame::encode(HINT_FORMAT, &hint);
             let bytes = (key.len() + value.len()) as u64;
             match self.store.get(Space::Hints, key.clone()).await {
+                // What was kept for an answer stays; with it goes what this node holds then.
+                Ok(Some(there)) if Hint::decode(&there).is_ok_and(|hint| hint.record.is_some()) => {
+                    batch.put(Space::Hints, key, there);
+                    continue;
+                }
                 Ok(Some(_)) => {}
                 _ if self.hints.bytes() + bytes > self.settings.hints.max_bytes => {
                     self.drop_hint(target);

@@ -177,6 +177,7 @@ impl Node {
         let mut batch = Batch::default();
         let mut changes = Vec::new();
         let mut done: BTreeSet<Bytes> = BTreeSet::new();
+        let first = places.first().map(|(place, _)| place.clone());
         for (place, carried) in places {
             // A key that comes twice is merged into what is there after the batch: not here.
             if !done.insert(place.key().clone()) {
@@ -196,7 +197,16 @@ impl Node {
             }
         }
         if batch.is_empty() {
-            return merged;
+            let synced = match (first, syncing) {
+                (Some(first), Syncing::AsConfigured) => self.sync_what_is_taken_in(&first).await,
+                _ => Ok(()),
+            };
+            return match synced {
+                Ok(()) => merged,
+                Err(refusal) => {
+                    merged.into_iter().map(|(path, _)| (path, Err(refusal.clone()))).collect()
+                }
+            };
         }
         match self.commit_all(vnode, (batch, syncing), changes, guard).await {
             Ok(()) => merged,

@@ -140,7 +140,11 @@ impl Node {
             let peer = set.peer(replica);
             if let Some(carried) = self.take(&set.at, peer, place).await? {
                 let deadline = Instant::now() + PAGE_TIMEOUT;
-                self.merge(&set.at, place, carried, &peer.id, deadline).await?;
+                let (node, place) = (Arc::clone(self), place.clone());
+                let (at, from) = (set.at, peer.id.clone());
+                let merging =
+                    async move { node.merge(&at, &place, carried, &from, deadline).await };
+                self.tasks.in_foreground(merging).await?;
                 found = true;
             }
         }

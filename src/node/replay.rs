@@ -5,6 +5,7 @@
 //! then.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ const CONCURRENT: usize = 64;
 /// How many hints one message has at most.
 const TOGETHER: usize = 64;
 
-/// The records of one message, in bytes; a single larger one goes alone.
+/// No record is added to a message that has so many bytes.
 const RECORD_BYTES: usize = 256 << 10;
 
 /// How long a target has to take a message.
@@ -60,8 +61,10 @@ pub(super) struct KeptHint {
 pub(super) enum Unchanged {
     /// The hint is still the same.
     Hint,
-    /// This node still holds the record that was brought.
+    /// The hint stands for what this node holds itself, and that is still what was brought.
     Own(Option<Bytes>),
+    /// Both: the hint is still the same, and so is what this node holds itself.
+    Both(Option<Bytes>),
 }
 
 impl KeptHint {
@@ -83,17 +86,18 @@ impl Node {
                 _ => groups.push(vec![next]),
             }
         }
+        let has_failed = Arc::new(AtomicBool::new(false));
         let replays = groups.into_iter().map(|group| {
-            let node = Arc::clone(self);
-            async move { node.replay_group(&group).await }
-        });
-        let mut replays = futures_util::stream::iter(replays).buffered(CONCURRENT);
-        while let Some(all_went) = replays.next().await {
-            if !all_went {
-                return false;
+            let (node, has_failed) = (Arc::clone(self), Arc::clone(&has_failed));
+            async move {
+                if !has_failed.load(Ordering::Relaxed) && !node.replay_group(&group).await {
+                    has_failed.store(true, Ordering::Relaxed);
+                }
             }
-        }
-        true
+        });
+        // What was begun is ended: a hint that is removed on disk has to be removed from the counts.
+        futures_util::stream::iter(replays).buffer_unordered(CONCURRENT).collect::<()>().await;
+        !has_failed.load(Ordering::Relaxed)
     }
 
     fn parse_kept(&self, key: &Bytes, value: &Bytes) -> Option<(KeptHint, Hint)> {
@@ -107,18 +111,30 @@ impl Node {
 
     /// Brings hints of one vnode, together if there are several; whether all went.
     async fn replay_group(self: &Arc<Self>, group: &[(KeptHint, Hint)]) -> bool {
-        let mut left = group;
-        while left.len() > 1 {
-            let Some(brought) = self.bring_together(left).await else { break };
-            self.metrics.hints_replayed(brought as u64);
-            left = &left[brought..];
+        let paths: Vec<KeyPath> = group.iter().map(|(kept, _)| kept.place.path.clone()).collect();
+        if let [(first, _), _, ..] = group {
+            self.warm(first.place.vnode, &paths).await;
         }
-        for (kept, hint) in left {
+        let (mut left, mut most) = (group, group.len());
+        while let Some((kept, hint)) = left.first() {
+            most = most.min(left.len());
+            if most > 1 {
+                match self.bring_together(&left[..most]).await {
+                    Some(brought) => {
+                        self.metrics.hints_replayed(brought as u64);
+                        left = &left[brought..];
+                    }
+                    // Closer to the one that can't go with others.
+                    None => most /= 2,
+                }
+                continue;
+            }
             match self.replay_hint(kept, hint).await {
                 Replayed::Brought => self.metrics.hints_replayed(1),
                 Replayed::Pointless => {}
                 Replayed::Failed => return false,
             }
+            (left, most) = (&left[1..], group.len());
         }
         true
     }
@@ -130,8 +146,6 @@ impl Node {
         let layout = self.layout().expect("hints are of a layout");
         let (first, _) = group.first()?;
         let vnode = first.place.vnode;
-        let paths: Vec<KeyPath> = group.iter().map(|(kept, _)| kept.place.path.clone()).collect();
-        self.warm(vnode, &paths).await;
         let (mut records, mut bytes) = (Vec::with_capacity(group.len()), 0);
         for (kept, _) in group {
             if !is_replica(&layout, kept) {
@@ -208,7 +222,10 @@ impl Node {
         for replica in takers {
             let to = (set, *replica);
             let brought = match &hint.record {
-                Some(record) => self.bring_kept(to, kept, record).await,
+                Some(record) => match self.bring_kept(to, kept, record).await {
+                    Ok(_) if kept.target.is_some() => self.bring_beside(to, kept).await,
+                    brought => brought,
+                },
                 None => self.bring_own(to, kept).await,
             };
             match brought {
@@ -244,6 +261,23 @@ impl Node {
             }
         }
         Err(Replayed::Failed)
+    }
+
+    /// Brings what this node holds itself beside a record that it kept before it became a replica:
+    /// both are under one hint.
+    async fn bring_beside(
+        self: &Arc<Self>,
+        to: (&ReplicaSet, ReplicaIndex),
+        kept: &KeptHint,
+    ) -> Result<Unchanged, Replayed> {
+        match self.carried_when_settled(&kept.place).await {
+            Ok(None) => Ok(Unchanged::Both(None)),
+            Ok(Some(_)) => match self.bring_own(to, kept).await? {
+                Unchanged::Own(sent) => Ok(Unchanged::Both(sent)),
+                other => Ok(other),
+            },
+            Err(_) => Err(Replayed::Failed),
+        }
     }
 
     /// Brings what this node, a replica itself, holds of a key.
@@ -345,16 +379,23 @@ impl Node {
 
     /// Whether a hint stands for nothing newer than what was brought. Under its key's lock.
     async fn is_unchanged(self: &Arc<Self>, kept: &KeptHint, unchanged: &Unchanged) -> bool {
+        let stored = self.store.get(Space::Hints, kept.key.clone()).await;
+        let Ok(Some(stored)) = stored else { return false };
+        let is_same = stored == kept.value;
         match unchanged {
-            Unchanged::Hint => {
-                let now = self.store.get(Space::Hints, kept.key.clone()).await;
-                matches!(now, Ok(Some(now)) if now == kept.value)
-            }
+            Unchanged::Hint => is_same,
             Unchanged::Own(sent) => {
-                let now = self.carried(&kept.place).await.ok().flatten();
-                now.map(|now| now.record) == *sent
+                // Once this node is no replica any more, it may keep a record there for an answer.
+                let is_own = Hint::decode(&stored).is_ok_and(|hint| hint.record.is_none());
+                is_own && self.holds(&kept.place, sent).await
             }
+            Unchanged::Both(sent) => is_same && self.holds(&kept.place, sent).await,
         }
+    }
+
+    async fn holds(self: &Arc<Self>, place: &Place, record: &Option<Bytes>) -> bool {
+        let now = self.carried(place).await.ok().flatten();
+        now.map(|now| now.record) == *record
     }
 }
 

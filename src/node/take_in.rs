@@ -36,6 +36,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many vnodes are taken in at once; while clients are being served, one.
 const VNODES_TOGETHER: usize = 4;
 
+/// How many digests are looked up at once: reads of clients need the disk too.
+const LOOKED_UP_TOGETHER: usize = 16;
+
 /// The records of one page, in bytes.
 const PAGE_BYTES: u32 = 1 << 20;
 
@@ -454,7 +457,7 @@ impl Node {
                 let held = self.stored_digest(vnode, &path).await?;
                 Ok::<_, crate::storage::ReadError>((held != Some(digest)).then_some(path))
             })
-            .buffered(64);
+            .buffered(LOOKED_UP_TOGETHER);
         let mut lacking = Vec::new();
         while let Some(path) = looked.next().await {
             lacking.extend(path?);

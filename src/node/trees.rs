@@ -255,14 +255,24 @@ impl Node {
         if is_right {
             return Ok(());
         }
-        // It may have changed between the two looks: only what is found under the lock counts.
+        let (node, place) = (Arc::clone(self), place.clone());
+        let looked = self.tasks.in_foreground(async move { node.look_again(&place).await }).await?;
+        found.corrupt += looked.corrupt;
+        found.mismatched += looked.mismatched;
+        Ok(())
+    }
+
+    /// Looks at a record in which something seemed wrong, and puts that right. It may have changed
+    /// between two looks: only what is found under the key's lock counts.
+    async fn look_again(self: &Arc<Self>, place: &Place) -> Result<Scrubbed, ReadError> {
+        let mut found = Scrubbed::default();
         let guard = self.locks.lock(place.key()).await;
         match self.imprint(place).await {
             None => {
                 drop(guard);
                 if !self.is_corrupt(place).await {
                     // It may be well: the store failed, or a newer release wrote it.
-                    return Ok(());
+                    return Ok(found);
                 }
                 found.corrupt += 1;
                 self.note_corrupt(place.vnode);
@@ -279,7 +289,7 @@ impl Node {
                 drop(guard);
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Writes the indexes of a record that has others. Under the key's lock.
@@ -307,22 +317,30 @@ impl Node {
                 if self.store.get(Space::Records, place.key().clone()).await?.is_some() {
                     continue;
                 }
-                let _guard = self.locks.lock(place.key()).await;
-                if self.imprint(&place).await == Some(Imprint::Absent) {
-                    let there = self.imprint_in_indexes(&place).await?;
-                    if there != Imprint::Absent {
-                        found.mismatched += 1;
-                        self.trees.doubt(vnode);
-                        let change = Change { before: there, after: Imprint::Absent };
-                        self.put_right(&place, change).await;
-                    }
-                }
+                let node = Arc::clone(self);
+                let dropping = async move { node.drop_if_orphan(&place).await };
+                found.mismatched += u64::from(self.tasks.in_foreground(dropping).await?);
             }
             match page.next {
                 Some(next) => range = range.resume_at(next),
                 None => return Ok(()),
             }
         }
+    }
+
+    /// Removes a digest if its record is not there; says whether that was so.
+    async fn drop_if_orphan(self: &Arc<Self>, place: &Place) -> Result<bool, ReadError> {
+        let _guard = self.locks.lock(place.key()).await;
+        if self.imprint(place).await != Some(Imprint::Absent) {
+            return Ok(false);
+        }
+        let there = self.imprint_in_indexes(place).await?;
+        if there == Imprint::Absent {
+            return Ok(false);
+        }
+        self.trees.doubt(place.vnode);
+        self.put_right(place, Change { before: there, after: Imprint::Absent }).await;
+        Ok(true)
     }
 
     /// Makes a vnode's tree anew from the digests on disk, while nothing of it changes: the digests

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::world::{World, address, id, path, values_of};
+use crate::node::replica::Place;
+use crate::peer::messages::Carried;
 use crate::protocol::operation::OperationError;
-use crate::storage::Space;
+use crate::storage::{Batch, Space, Store, Syncing};
 use crate::types::{KeyPath, Level};
 
 fn keys(count: usize) -> Vec<KeyPath> {
@@ -86,7 +90,7 @@ async fn that_none_is_kept_is_said_only_once_a_power_cut_brings_none_back() {
     let after_a_power_cut =
         |world: &World| world.member(1).store.crash().entries(Space::Hints).len();
     world.start(&[3]).await;
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     while world.count(1, Space::Hints) > 0 {
         assert!(begun.elapsed() < Duration::from_secs(10), "it is brought");
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -184,6 +188,86 @@ async fn a_counted_hint_outlives_any_age_and_others_do_not() {
     assert_eq!(world.count(4, Space::Hints), 1);
     world.start(&[3]).await;
     world.within(10, "the replica has it", |world| world.stored(3, &key).is_some()).await;
+}
+
+/// Has node 1 keep another key's record of this one for node 3, as a fallback does.
+async fn keep_for_an_answer(world: &World, key: &KeyPath) {
+    let other = path("b", "other");
+    world.put(1, &other, "counted").ok().await;
+    let node = &world.member(1).node;
+    let (vnode, _) = node.place_of(key).expect("it serves");
+    let record = world.stored(1, &other).expect("just written").to_stored_bytes();
+    let carried = Carried { record, purge: node.vnodes.purge_number(vnode) };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let place = Place::new(vnode, key.clone());
+    node.keep_record(&place, Some(id(3)), carried, deadline).await.expect("there is room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_for_an_answer_is_not_removed_with_the_hint_that_stood_in_its_place() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    world.crash(3);
+    world.settle().await;
+    let key = path("b", "k");
+    world.put(1, &key, "v").ok().await;
+    let before = world.member(1).store.entries(Space::Hints);
+    assert_eq!(before.len(), 1);
+    keep_for_an_answer(&world, &key).await;
+    let kept = world.count(1, Space::Hints);
+    world.start(&[3]).await;
+    // What was read before is brought now.
+    assert!(world.member(1).node.replay_piece(&before).await);
+    assert_eq!(world.count(1, Space::Hints), kept);
+    let has_both = |world: &World| world.stored(3, &key).is_some_and(|r| r.versions().len() == 2);
+    world.within(10, "the replica has both", has_both).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_a_replica_misses_leaves_what_is_kept_for_an_answer() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    world.crash(3);
+    world.settle().await;
+    let key = path("b", "k");
+    keep_for_an_answer(&world, &key).await;
+    world.put(1, &key, "v").ok().await;
+    world.start(&[3]).await;
+    let has_both = |world: &World| world.stored(3, &key).is_some_and(|r| r.versions().len() == 2);
+    world.within(10, "the replica has both", has_both).await;
+    world.within(10, "no hint is left", |world| world.count(1, Space::Hints) == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_that_are_brought_together_are_brought_whatever_one_of_them_meets() {
+    let mut world = World::new(3)
+        .configure(|settings| settings.repair.interval = Duration::from_secs(365 * 24 * 3_600))
+        .started()
+        .await;
+    world.settle().await;
+    world.crash(3);
+    world.settle().await;
+    let node = &world.member(1).node;
+    let (vnode, _) = node.place_of(&path("b", "0")).expect("it serves");
+    let is_there = |key: &KeyPath| node.place_of(key).is_ok_and(|(of, _)| of == vnode);
+    let keys: Vec<KeyPath> =
+        (0..).map(|i| path("b", &i.to_string())).filter(is_there).take(9).collect();
+    for key in &keys {
+        world.put(1, key, "v").ok().await;
+    }
+    assert_eq!(world.count(1, Space::Hints), keys.len());
+    // One goes alone: its record is not there any more.
+    let place = Place::new(vnode, keys[4].clone());
+    let mut batch = Batch::default();
+    batch.delete(Space::Records, place.key().clone());
+    let gone = world.member(1).store.commit(batch, Syncing::Always).await;
+    gone.expect("it takes writes");
+    world.start(&[3]).await;
+    let others = keys.iter().enumerate().filter(|(i, _)| *i != 4);
+    let others: Vec<&KeyPath> = others.map(|(_, key)| key).collect();
+    let has_others = |world: &World| others.iter().all(|key| world.stored(3, key).is_some());
+    world.within(10, "the replica has the others", has_others).await;
+    world.within(10, "no hint is left", |world| world.count(1, Space::Hints) == 0).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -49,7 +49,7 @@ impl Default for HttpOptions {
             max_queue_bytes: 64 << 20,
             max_queue_frames: 65_536,
             max_handlers: 16_384,
-            max_connections: 1024,
+            max_connections: 4096,
             header_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(1),
             backoff_first: Duration::from_millis(50),

@@ -107,7 +107,7 @@ impl Peer {
         if standing().any(|connection| connection.quiet_for(now) >= self.options.stalled_after) {
             return Condition::Stalled;
         }
-        // One lane may stand while the other was given up.
+        // One lane may stand while another was given up.
         let failing = self.links.iter().any(Link::is_waiting);
         if failing { Condition::Failing } else { Condition::Good }
     }

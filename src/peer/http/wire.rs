@@ -96,6 +96,7 @@ impl Wire {
         poll_fn(|context| {
             // First: what happens after this wakes the task again.
             self.line.outbox.register(context);
+            // What the task itself has queued just now, or has begun to write, waits for nobody.
             let is_mine = std::mem::take(&mut is_first) || !self.outgoing.is_empty();
             if is_mine || self.line.outbox.waiting_bytes() == 0 {
                 self.poll_write(context)?;
