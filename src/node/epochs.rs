@@ -239,8 +239,8 @@ impl Node {
         });
     }
 
-    /// Does something in the background in each epoch, again and again while it says that there is more to do, until
-    /// the node stops.
+    /// Does something in the background in each epoch, again and again while it says that there is
+    /// more to do, until the node stops.
     pub(super) fn spawn_in_each_epoch<F>(self: &Arc<Self>, work: fn(Arc<Self>) -> F)
     where
         F: Future<Output = bool> + Send + 'static,

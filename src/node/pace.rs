@@ -1,7 +1,8 @@
 //! How fast background work goes: within a budget of bytes, and out of the way of clients.
 //!
 //! Work is done in small pieces with a rest after each. While clients are being served, a rest is a
-//! multiple of the piece before it, so that background work takes a fixed small share of a core.
+//! multiple of the piece before it, so that background work takes a fixed small share of a core at most;
+//! and most of it is done by threads that give way (`tasks`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

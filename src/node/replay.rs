@@ -75,6 +75,7 @@ impl KeptHint {
         Some((Self { target, place, key, value }, hint))
     }
 }
+
 impl Node {
     /// Brings some hints, sorted by target and vnode; whether all went.
     pub(super) async fn replay_piece(self: &Arc<Self>, entries: &[(Bytes, Bytes)]) -> bool {
