@@ -6,14 +6,12 @@ use std::time::Duration;
 use clap::Parser;
 use starling::cli::{Cli, run};
 
-/// Half as many threads as there are processors, one at least, unless `TOKIO_WORKER_THREADS` says how
-/// many: the store's own threads need the others. With more, a request at a quiet time wakes threads
-/// that find nothing to do, at a third of what it costs in all.
+/// As many threads as a node needs, unless `TOKIO_WORKER_THREADS` says how many. With more, a request at
+/// a quiet time wakes threads that find nothing to do, at a fifth to a third of what it costs in all.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        builder.worker_threads((processors / 2).max(1));
+        builder.worker_threads(starling::server::threads());
     }
     builder.enable_all().build()
 }

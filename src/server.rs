@@ -80,16 +80,20 @@ pub async fn run(
     running.serve(listeners, stop).await
 }
 
+/// How many threads a node needs for requests, and for what it does in the background: half as many as
+/// there are processors, one at least. The store's own threads need the others.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
+}
+
 /// Threads for repair and streams.
 struct Background(Option<Runtime>);
 
 impl Background {
-    /// Half as many as there are processors, one at least.
     fn start() -> std::io::Result<Self> {
         let lower = lower_priority();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = Builder::new_multi_thread()
-            .worker_threads((processors / 2).max(1))
+            .worker_threads(threads())
             .thread_name("background")
             .on_thread_start(move || yield_to_others(lower))
             .enable_all()
