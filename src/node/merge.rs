@@ -48,7 +48,9 @@ impl Node {
         self.refuse_writes()?;
         let merged = self.merge_into(place, carried, from, (&guard, too_early)).await?;
         let (differing, Some((record, change))) = merged else {
-            self.sync_what_is_taken_in(place).await?;
+            if self.is_taken_in(place.vnode, &place.path) {
+                self.sync_what_is_taken_in(place.vnode).await?;
+            }
             return Ok(merged.0);
         };
         let write = RecordChange {
@@ -64,14 +66,15 @@ impl Node {
 
     /// Where a merge has changed nothing: what is there has to be durable before that is said, and
     /// what was taken in a moment ago may not be.
-    async fn sync_what_is_taken_in(&self, place: &Place) -> Result<(), Refusal> {
-        let is_taken_in =
-            |layout: Arc<Layout>| layout.is_incoming(place.vnode) || layout.is_moving(&place.path);
-        if !self.layout().is_some_and(is_taken_in) {
-            return Ok(());
-        }
+    async fn sync_what_is_taken_in(&self, vnode: VnodeId) -> Result<(), Refusal> {
         let synced = self.store.commit(Batch::default(), Syncing::AsConfigured).await;
-        synced.map_err(|error| self.commit_failed(place.vnode, &error, Carries::OthersDots))
+        synced.map_err(|error| self.commit_failed(vnode, &error, Carries::OthersDots))
+    }
+
+    /// Whether a key may have been taken in a moment ago, without an fsync of its own.
+    fn is_taken_in(&self, vnode: VnodeId, path: &KeyPath) -> bool {
+        let is_so = |layout: Arc<Layout>| layout.is_incoming(vnode) || layout.is_moving(path);
+        self.layout().is_some_and(is_so)
     }
 
     /// Refuses a key that does not belong to a vnode, now or after the running transition.
@@ -177,7 +180,6 @@ impl Node {
         let mut batch = Batch::default();
         let mut changes = Vec::new();
         let mut done: BTreeSet<Bytes> = BTreeSet::new();
-        let first = places.first().map(|(place, _)| place.clone());
         for (place, carried) in places {
             // A key that comes twice is merged into what is there after the batch: not here.
             if !done.insert(place.key().clone()) {
@@ -197,11 +199,12 @@ impl Node {
             }
         }
         if batch.is_empty() {
-            let synced = match (first, syncing) {
-                (Some(first), Syncing::AsConfigured) => self.sync_what_is_taken_in(&first).await,
-                _ => Ok(()),
-            };
-            return match synced {
+            let may_be_unsynced = syncing != Syncing::Later
+                && merged.iter().any(|(path, _)| self.is_taken_in(vnode, path));
+            if !may_be_unsynced {
+                return merged;
+            }
+            return match self.sync_what_is_taken_in(vnode).await {
                 Ok(()) => merged,
                 Err(refusal) => {
                     merged.into_iter().map(|(path, _)| (path, Err(refusal.clone()))).collect()
