@@ -12,12 +12,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use starling::load::connection::Connection;
 use tokio::time::{Instant, sleep};
 
 use self::load::generator::fill;
 use self::load::plan::Mix;
-use self::nodes::Cluster;
+use self::nodes::{Cluster, metric};
 use self::paced::{Pacing, clients, described};
 
 /// How long the clients are measured alone.
@@ -76,24 +75,9 @@ async fn keep(cluster: &mut Cluster, live: &[SocketAddr], hints: u64) -> anyhow:
 /// Waits until no hint is kept any more; how many there were, and how long it took.
 async fn drained(nodes: &[SocketAddr]) -> anyhow::Result<String> {
     let begun = Instant::now();
-    let most = stored(nodes).await?;
-    while stored(nodes).await? > 0.0 {
+    let most = metric(nodes, "starling_hints_stored").await?;
+    while metric(nodes, "starling_hints_stored").await? > 0.0 {
         sleep(Duration::from_millis(20)).await;
     }
     Ok(format!("{most:.0} hints in {:.1} s", begun.elapsed().as_secs_f64()))
-}
-
-/// How many hints these nodes keep.
-async fn stored(nodes: &[SocketAddr]) -> anyhow::Result<f64> {
-    let mut stored = 0.0;
-    for node in nodes {
-        let mut connection = Connection::open(*node).await?;
-        let request = format!("GET /metrics HTTP/1.1\r\nHost: {node}\r\n\r\n");
-        let answer = connection.exchange(request.as_bytes()).await?;
-        let text = std::str::from_utf8(answer.body)?;
-        let lines = text.lines().filter(|line| line.starts_with("starling_hints_stored{"));
-        stored +=
-            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
-    }
-    Ok(stored)
 }

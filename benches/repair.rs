@@ -3,188 +3,42 @@
 //!
 //! Set `STARLING_BENCH_REPAIR_KEYS` for another number of keys. The nodes run in this process, on
 //! loopback and RocksDB, so that the processor's time is that of both sides together; the node that
-//! is killed is a process of its own. `-- puts` only writes, for `benches/trees.sh`.
+//! is killed is a process of its own.
 
 #[expect(dead_code, reason = "the benchmarks of HTTP use the rest of it")]
 mod load;
+mod stored;
+mod together;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use futures_util::StreamExt;
 use futures_util::stream;
-use starling::config::{Overrides, Settings};
-use starling::protocol::causality::{Content, Context, Record, Value};
 use starling::protocol::merkle::Shape;
 use starling::protocol::ring::token_of;
-use starling::server::{self, Start};
-use starling::storage::schema::{MetaKey, record_key, tree_key};
+use starling::storage::schema::{record_key, tree_key};
 use starling::storage::{Batch, RocksOptions, RocksStore, Space, Store, Syncing};
-use starling::types::{
-    ActorId, Bucket, HlcStamp, Key, KeyPath, PartitionCount, ReplicationFactor, VnodeId,
-};
+use starling::types::PartitionCount;
 use tempfile::TempDir;
 use tokio::process::Command;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use self::load::generator::fill as put;
+use self::stored::{PARTITIONS, path, put_into, vnode};
+use self::together::{Cluster, client, get, ready};
 
-const PARTITIONS: u32 = 1_024;
 const VALUE_BYTES: usize = 100;
 
 fn main() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let keys =
             std::env::var("STARLING_BENCH_REPAIR_KEYS").map_or(Ok(1_000_000), |n| n.parse())?;
-        match std::env::args().any(|argument| argument == "puts") {
-            true => puts().await,
-            false => anti_entropy(keys).await,
-        }
+        anti_entropy(keys).await
     })
-}
-
-/// A node's place.
-struct Place {
-    folder: PathBuf,
-    http: SocketAddr,
-    peer: SocketAddr,
-}
-
-/// A node that runs in this process.
-struct Running {
-    stop: oneshot::Sender<()>,
-    ended: JoinHandle<anyhow::Result<()>>,
-}
-
-struct Cluster {
-    places: Vec<Place>,
-    _folder: TempDir,
-}
-
-impl Cluster {
-    fn new(nodes: usize, further: &str) -> anyhow::Result<Self> {
-        // Not the system's folder for temporary files, which may be memory: fsync must cost.
-        let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
-        let listeners: Vec<TcpListener> = (0..2 * nodes)
-            .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-            .collect::<Result<_, _>>()?;
-        let address = |i: usize| listeners[i].local_addr();
-        let mut places = Vec::new();
-        for i in 0..nodes {
-            let folder = folder.path().join(format!("node-{}", i + 1));
-            std::fs::create_dir(&folder)?;
-            places.push(Place { folder, http: address(2 * i)?, peer: address(2 * i + 1)? });
-        }
-        let founders: Vec<String> = places
-            .iter()
-            .enumerate()
-            .map(|(i, place)| format!("{{ id = \"node-{}\", peer = \"{}\" }}", i + 1, place.peer))
-            .collect();
-        for (i, place) in places.iter().enumerate() {
-            let mut text = format!(
-                "id = \"node-{}\"\nhttp = \"{}\"\npeer = \"{}\"\ndata_dir = {:?}\n\
-                 partitions = {PARTITIONS}\nreplication_factor = {}\ninitial_nodes = [{}]\n",
-                i + 1,
-                place.http,
-                place.peer,
-                place.folder.join("data"),
-                nodes.min(3),
-                founders.join(", ")
-            );
-            text.push_str(further);
-            std::fs::write(place.folder.join("starling.toml"), text)?;
-        }
-        Ok(Self { places, _folder: folder })
-    }
-
-    fn start(&self, i: usize) -> anyhow::Result<Running> {
-        let file = self.places[i].folder.join("starling.toml");
-        let settings =
-            Settings::load(Some(&file), std::iter::empty(), Overrides::default())?.settings;
-        let (stop, stopped) = oneshot::channel();
-        let ended = tokio::spawn(server::run(settings, Start::GoOn, async move {
-            // Dropped is stopped too.
-            drop(stopped.await);
-        }));
-        Ok(Running { stop, ended })
-    }
-
-    async fn start_all(&self) -> anyhow::Result<Vec<Running>> {
-        let running = (0..self.places.len()).map(|i| self.start(i)).collect::<Result<_, _>>()?;
-        for place in &self.places {
-            ready(place.http).await?;
-        }
-        Ok(running)
-    }
-}
-
-impl Running {
-    async fn stop(self) -> anyhow::Result<()> {
-        drop(self.stop);
-        self.ended.await?
-    }
-}
-
-/// Made once: making one costs more than a request.
-fn client() -> anyhow::Result<reqwest::Client> {
-    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
-    if let Some(client) = CLIENT.get() {
-        return Ok(client.clone());
-    }
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    Ok(CLIENT.get_or_init(|| client).clone())
-}
-
-async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
-    let answer = client()?.get(format!("http://{address}{path}")).send().await?;
-    Ok(answer.error_for_status()?.text().await?)
-}
-
-async fn ready(address: SocketAddr) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    while get(address, "/readyz").await.is_err() {
-        ensure!(begun.elapsed() < Duration::from_secs(120), "{address} does not get ready");
-        sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
-}
-
-fn path(key: u32) -> KeyPath {
-    let bucket = Bucket::new("bench").expect("valid");
-    KeyPath { bucket, key: Key::new(format!("key-{key:08}").into_bytes()).expect("valid") }
-}
-
-fn vnode(path: &KeyPath, nodes: u8) -> VnodeId {
-    let partitions = PartitionCount::new(PARTITIONS).expect("a power of two");
-    let table = ReplicationFactor::new(nodes).expect("1 to 16");
-    VnodeId { table, partition: partitions.partition_of(token_of(path)) }
-}
-
-/// Puts the same records into a directory, as if written long ago; the digests are made at the next
-/// start.
-async fn fill(directory: &Path, keys: u32) -> anyhow::Result<()> {
-    let store = RocksStore::open(directory, &RocksOptions::default())?;
-    let mut batch = Batch::new();
-    batch.delete(Space::Meta, MetaKey::Trees);
-    for key in 0..keys {
-        let path = path(key);
-        let mut record = Record::absent();
-        let body = vec![key as u8; VALUE_BYTES].into();
-        let content = Content::Value(Value { body, ..Value::default() });
-        record.update(&Context::empty(), content, HlcStamp::new(1, key), ActorId::new(7), 0);
-        batch.put(Space::Records, record_key(vnode(&path, 2), &path), record.to_stored_bytes());
-        if batch.bytes() > 1 << 20 {
-            store.commit(std::mem::take(&mut batch), Syncing::AsConfigured).await?;
-        }
-    }
-    store.commit(batch, Syncing::Always).await?;
-    Ok(store.close().await?)
 }
 
 /// Takes so many keys out of a directory, with their digests.
@@ -237,7 +91,7 @@ async fn anti_entropy(keys: u32) -> anyhow::Result<()> {
     }
     let data = |i: usize| cluster.places[i].folder.join("data");
     for i in 0..2 {
-        fill(&data(i), keys).await?;
+        put_into(&data(i), 2, keys, VALUE_BYTES).await?;
     }
     let running = cluster.start_all().await?;
     equal(&cluster).await?;
@@ -349,21 +203,4 @@ async fn killed(cluster: &Cluster) -> anyhow::Result<()> {
     }
     println!("{:<44} {:>12.0} ms", "killed: until ready, trees and all", took.as_secs_f64() * 1e3);
     other.stop().await
-}
-
-/// Only quorum PUTs, for counting their instructions: of the same keys again and again, so that from
-/// the second time on no tree grows.
-async fn puts() -> anyhow::Result<()> {
-    const KEYS: u64 = 500;
-    let cluster = Cluster::new(3, "repair.interval = \"1h\"\n")?;
-    let running = cluster.start_all().await?;
-    let puts = std::env::var("STARLING_BENCH_PUTS").map_or(Ok(1_000), |puts| puts.parse())?;
-    let addresses: Vec<SocketAddr> = cluster.places.iter().map(|place| place.http).collect();
-    for written in (0..puts).step_by(KEYS as usize) {
-        put(&addresses, 0, KEYS.min(puts - written)).await?;
-    }
-    for node in running {
-        node.stop().await?;
-    }
-    Ok(())
 }

@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use starling::storage::{Batch, RocksOptions, RocksStore, Space, Store, Syncing};
 use tempfile::TempDir;
@@ -52,9 +51,9 @@ async fn grow() -> anyhow::Result<()> {
 
     let pacing = Pacing { mix: Mix::Half, first_key: 0, keys, per_second: capacity / 5.0 };
     let founders = cluster.addresses[..3].to_vec();
-    let mut scene = Scene { clients_ask: founders, pacing, before: 0 };
+    let mut scene = Scene { clients_ask: founders, pacing, first: 0, before: 0 };
     sleep(SETTLES).await;
-    scene.before = scene.alone("three nodes").await?.value_at_quantile(0.99);
+    scene.alone("three nodes").await?;
     let fourth = cluster.add_candidate()?;
     scene.changes("3 to 4", join(&[&fourth])).await?;
     scene.alone("four nodes").await?;
@@ -85,15 +84,21 @@ async fn grow() -> anyhow::Result<()> {
 struct Scene {
     clients_ask: Vec<SocketAddr>,
     pacing: Pacing,
-    /// Their p99 in nanoseconds before anything changed.
+    /// Their p99 in nanoseconds before anything changed; 0 where it is not known yet.
+    first: u64,
+    /// The same before the change that goes on, with the nodes that there were then.
     before: u64,
 }
 
 impl Scene {
-    async fn alone(&self, when: &str) -> anyhow::Result<Histogram<u64>> {
+    async fn alone(&mut self, when: &str) -> anyhow::Result<()> {
         let latency = clients(&self.clients_ask, self.pacing, sleep(ALONE)).await?;
-        show(&format!("clients at a fifth of that, {when}"), self.described(&latency));
-        Ok(latency)
+        show(&format!("clients at a fifth of that, {when}"), described(&latency));
+        self.before = latency.value_at_quantile(0.99);
+        if self.first == 0 {
+            self.first = self.before;
+        }
+        Ok(())
     }
 
     async fn changes(&self, what: &str, asked: Value) -> anyhow::Result<()> {
@@ -101,18 +106,11 @@ impl Scene {
         let changing = async { changed = Some(change(self.clients_ask[0], asked).await) };
         let latency = clients(&self.clients_ask, self.pacing, changing).await?;
         show(&format!("{what}, beside them"), changed.context("it has ended")??.to_string());
-        show("their requests meanwhile", self.described(&latency));
+        show("their requests meanwhile", described(&latency));
+        let over = |before: u64| latency.value_at_quantile(0.99) as f64 / before as f64;
+        let (before, first) = (over(self.before), over(self.first));
+        show("their p99 to that of before", format!("{before:.2} (to the very first {first:.2})"));
         Ok(())
-    }
-
-    fn described(&self, latency: &Histogram<u64>) -> String {
-        match self.before {
-            0 => described(latency),
-            before => {
-                let ratio = latency.value_at_quantile(0.99) as f64 / before as f64;
-                format!("{}; p99 {ratio:.2} times that of before", described(latency))
-            }
-        }
     }
 }
 

@@ -58,14 +58,20 @@ fn limit_of(row: &Row) -> Row {
     Row { workload: Workload { name, query: "", ..row.workload }, ..*row }
 }
 
-/// On threads of its own, as many as a node has.
-struct Server {
-    address: SocketAddr,
+/// On threads of its own, one for each processor.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens: a free port.
+    pub address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
 impl Server {
-    fn start() -> anyhow::Result<Self> {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// No free port, or no threads.
+    pub fn start() -> anyhow::Result<Self> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;

@@ -18,8 +18,8 @@ use crate::load::limit::measure_limits;
 use crate::load::plan::{Plan, Workload, rows};
 use crate::load::table::Table;
 
-/// How long a cluster may take to form.
-const FORM_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a cluster may take to get ready, with what it may have to make of its data first.
+const READY_TIMEOUT: Duration = Duration::from_secs(600);
 /// A node promises to end within 10 s of SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -120,13 +120,19 @@ impl Cluster {
         Ok(self.nodes[index].process.kill().await?)
     }
 
+    /// A node's data directory.
+    #[allow(dead_code, reason = "not every benchmark looks into one")]
+    pub fn data_of(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("node-{index}/data"))
+    }
+
     /// Deletes what a node has on disk.
     ///
     /// # Errors
     /// What can't be deleted.
     #[allow(dead_code, reason = "not every benchmark loses one")]
     pub fn wipe_node(&self, index: usize) -> anyhow::Result<()> {
-        Ok(std::fs::remove_dir_all(self.folder.path().join(format!("node-{index}/data")))?)
+        Ok(std::fs::remove_dir_all(self.data_of(index))?)
     }
 
     /// Starts a node again that was stopped, and waits until it is ready.
@@ -135,7 +141,18 @@ impl Cluster {
     /// A node that does not come to serve, with its log.
     #[allow(dead_code, reason = "not every benchmark stops one")]
     pub async fn start_node(&mut self, index: usize) -> anyhow::Result<()> {
-        self.nodes[index] = run(&self.folder.path().join(format!("node-{index}")))?;
+        self.start_nodes(&[index]).await
+    }
+
+    /// Starts nodes again that were stopped, together, and waits until all are ready.
+    ///
+    /// # Errors
+    /// A node that does not come to serve, with its log.
+    #[allow(dead_code, reason = "not every benchmark stops one")]
+    pub async fn start_nodes(&mut self, indexes: &[usize]) -> anyhow::Result<()> {
+        for index in indexes {
+            self.nodes[*index] = run(&self.folder.path().join(format!("node-{index}")))?;
+        }
         self.wait_until_ready().await
     }
 
@@ -144,7 +161,7 @@ impl Cluster {
         for (address, node) in self.addresses.iter().zip(&mut self.nodes) {
             while !is_ready(*address).await {
                 let has_ended = node.process.try_wait()?.is_some();
-                if has_ended || begun.elapsed() > FORM_TIMEOUT {
+                if has_ended || begun.elapsed() > READY_TIMEOUT {
                     let log = std::fs::read_to_string(&node.log)?;
                     bail!("the node at {address} did not get ready; its log:\n{log}");
                 }
@@ -165,6 +182,26 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// The sum of a metric over its labels and over these nodes.
+///
+/// # Errors
+/// A node that does not tell.
+#[allow(dead_code, reason = "not every benchmark asks for one")]
+pub async fn metric(nodes: &[SocketAddr], name: &str) -> anyhow::Result<f64> {
+    let mut sum = 0.0;
+    for node in nodes {
+        let mut connection = Connection::open(*node).await?;
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {node}\r\n\r\n");
+        let answer = connection.exchange(request.as_bytes()).await?;
+        let text = std::str::from_utf8(answer.body)?;
+        let is_it =
+            |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let lines = text.lines().filter(is_it);
+        sum += lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+    }
+    Ok(sum)
 }
 
 /// Ports that nobody listens on. All are held until all are found, so that they differ.
