@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::config::Settings;
-use crate::http::{self, HttpLimits, Observer};
+use crate::http::{self, HttpLimits, Load, Observer};
 use crate::node::operation::Service;
 use crate::node::view::RepairView;
 use crate::node::{Instruments, Node, Phase, Process, Randomness, Seams, SystemClock};
@@ -446,6 +446,10 @@ impl Observer for MetricsObserver {
 
     fn connection_refused(&self) {
         self.0.connection_refused();
+    }
+
+    fn load(&self, Load { limit, in_flight }: Load) {
+        self.0.load(limit, in_flight);
     }
 
     fn metrics_text(&self) -> String {

@@ -59,7 +59,8 @@ pub struct Settings {
     pub max_siblings: usize,
     /// `max_connections`: client connections at once; more are answered with 503. Default 4,096.
     pub max_connections: usize,
-    /// `max_requests`: client requests at once; more are answered with 429. Default 1,024.
+    /// `max_requests`: client requests at once; more are answered with 429. Fewer are taken while all
+    /// of them take long. Default 1,024.
     pub max_requests: usize,
     /// `header_timeout`: how long a request's head may take, in all. Default 10 s.
     pub header_timeout: Duration,

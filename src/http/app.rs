@@ -4,7 +4,6 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -14,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::admission::{Admission, Class, Load, Permit};
 use super::answer::{self, Answer};
 use super::body::RequestBody;
 use super::error::{self, Code, Failure, Told};
@@ -34,7 +34,7 @@ pub struct HttpLimits {
     pub max_value_bytes: usize,
     /// Connections at once; more are answered with 503.
     pub max_connections: usize,
-    /// Requests at once; more are answered with 429.
+    /// Requests at once, where the node is not busy; more are answered with 429.
     pub max_requests: usize,
     /// How long a request's head may take, in all; also how long a new connection may be silent.
     pub header_timeout: Duration,
@@ -79,6 +79,9 @@ pub trait Observer: Send + Sync + 'static {
     /// A client was turned away at `max_connections`.
     fn connection_refused(&self);
 
+    /// How busy the node is; some times a second.
+    fn load(&self, load: Load);
+
     /// All metrics of the node, in Prometheus's text format.
     fn metrics_text(&self) -> String;
 }
@@ -91,7 +94,7 @@ pub struct App {
     pub observer: Arc<dyn Observer>,
     /// What bounds the clients.
     pub limits: HttpLimits,
-    in_flight: AtomicUsize,
+    pub(super) admission: Admission,
 }
 
 /// One request, while it is answered.
@@ -114,18 +117,10 @@ impl Call<'_> {
     }
 }
 
-struct Permit<'a>(&'a AtomicUsize);
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl App {
     /// Serves a node's API.
     pub fn new(service: Arc<dyn Service>, observer: Arc<dyn Observer>, limits: HttpLimits) -> Self {
-        Self { service, observer, limits, in_flight: AtomicUsize::new(0) }
+        Self { service, observer, limits, admission: Admission::new(limits.max_requests) }
     }
 
     /// Answers a request. Whatever happens, there is an answer.
@@ -146,6 +141,9 @@ impl App {
         });
         let outcome = done.as_ref().err().map_or("ok", |failure| failure.code().name());
         let endpoint = found.map(|(route, _)| route.endpoint);
+        if let (Ok(_), Some(class)) = (&done, class_of(endpoint, &head.method)) {
+            self.admission.succeeded(class, started.elapsed());
+        }
         let mut answer = self.finish(&call, endpoint, done);
         self.observer.request_finished(
             operation(endpoint, &head.method),
@@ -182,16 +180,14 @@ impl App {
         if matches!(endpoint, Health | Readiness | Metrics) {
             return Ok(None);
         }
-        let permit = Permit(&self.in_flight);
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= self.limits.max_requests {
-            let max = self.limits.max_requests;
+        self.admission.admit().map(Some).ok_or_else(|| {
             let detail = format!(
-                "this node has {max} requests in flight, its limit; retry after a pause, or \
-                 through another node"
+                "this node has {} requests in flight, which is all it takes now; retry after a \
+                 pause, or through another node",
+                self.admission.limit()
             );
-            return Err(Failure::new(Code::Overloaded, detail));
-        }
-        Ok(Some(permit))
+            Failure::new(Code::Overloaded, detail)
+        })
     }
 
     async fn dispatch(
@@ -326,6 +322,15 @@ pub const TARGET_TOO_LONG: &str =
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// Whether a request reads or writes a key.
+fn class_of(endpoint: Option<Endpoint>, method: &Method) -> Option<Class> {
+    match (endpoint?, method) {
+        (Endpoint::Kv(_), &Method::PUT | &Method::DELETE) => Some(Class::Write),
+        (Endpoint::Kv(_), _) => Some(Class::Read),
+        _ => None,
+    }
 }
 
 /// A label of metrics.

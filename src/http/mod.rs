@@ -9,6 +9,7 @@
 //! [`Service`](crate::node::operation::Service), and `answer` and `error` turn what comes back
 //! into HTTP.
 
+mod admission;
 mod answer;
 mod app;
 mod body;
@@ -29,5 +30,6 @@ mod server;
 mod target;
 mod wire;
 
+pub use admission::Load;
 pub use app::{HttpLimits, Observer};
 pub use server::{listen, serve};

@@ -66,6 +66,7 @@ pub async fn serve(
         biased;
         () = stop => {}
         () = server.accept_all(&listener) => {}
+        () = server.app.admission.watch(|load| server.app.observer.load(load)) => {}
     }
     drop(listener);
     stopped.send_replace(true);

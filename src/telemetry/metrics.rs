@@ -55,6 +55,8 @@ struct Shared {
     connections_open: Gauge,
     connections: Counter,
     connections_refused: Counter,
+    request_limit: Gauge,
+    requests_in_flight: Gauge,
     replica_calls: Family<ReplicaCallLabels, Counter>,
     replica_call_seconds: Latencies<ReplicaCallLabels>,
     siblings: Histogram,
@@ -124,6 +126,12 @@ impl Metrics {
     /// A client was turned away because of `max_connections`.
     pub fn connection_refused(&self) {
         self.shared.connections_refused.inc();
+    }
+
+    /// How many requests a node takes at once, and how many it has.
+    pub fn load(&self, limit: usize, in_flight: usize) {
+        self.shared.request_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+        self.shared.requests_in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
     }
 
     /// A peer has answered a message, or failed to.
@@ -282,6 +290,18 @@ impl Shared {
                 r,
                 "connections_refused",
                 "Clients turned away because of max_connections",
+                <_>::default(),
+            ),
+            request_limit: add(
+                r,
+                "request_limit",
+                "Requests of clients that are taken at once; more are answered with 429",
+                <_>::default(),
+            ),
+            requests_in_flight: add(
+                r,
+                "requests_in_flight",
+                "Requests of clients that are being answered",
                 <_>::default(),
             ),
             replica_calls: add(r, "replica_calls", "Messages sent to peers", <_>::default()),

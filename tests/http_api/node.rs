@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use starling::http::{HttpLimits, Observer, listen, serve};
+use starling::http::{HttpLimits, Load, Observer, listen, serve};
 use starling::node::operation::{
     Acks, BucketChange, ChangeRequest, EtagSet, Get, GetAnswer, OperationError, Reached,
     RecoverRequest, ReplicaOutcome, ReplicaReport, Service, TopologyError, Write, WriteAnswer,
@@ -356,6 +356,8 @@ impl Observer for Counts {
     fn connection_refused(&self) {
         self.0.refused.fetch_add(1, Ordering::Relaxed);
     }
+
+    fn load(&self, _: Load) {}
 
     fn metrics_text(&self) -> String {
         "# TYPE starling_up gauge\nstarling_up 1\n".into()

@@ -340,7 +340,8 @@ pub static ABOUT: [About; 30] = [
             StatusCode::TOO_MANY_REQUESTS,
             "The node has too many requests in flight",
             [
-                "This node is at max_requests. Nothing was written.",
+                "This node has as many requests in flight as it takes now: max_requests, or fewer \
+                 while all of them take long. Nothing was written.",
                 "Retry after a pause that grows, or through another node.",
             ],
         ),
