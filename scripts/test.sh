@@ -109,7 +109,7 @@ documentation() {
 
 shell_scripts() {
     ensure_packages shellcheck
-    shellcheck -x scripts/*.sh .ci/run
+    shellcheck -x scripts/*.sh benches/*.sh .ci/run
 }
 
 openapi() {
