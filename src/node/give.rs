@@ -525,11 +525,13 @@ fn former_of_this(layout: &Layout) -> Vec<(VnodeId, Option<Bucket>)> {
     let me = layout.this();
     let former = layout.state.former.iter();
     let mine = former.filter(|f| f.node == me.id && f.incarnation == me.incarnation);
-    mine.flat_map(|former| {
+    let is_whole = |vnode: VnodeId| mine.clone().any(|f| f.bucket.is_none() && f.has(vnode));
+    let all = mine.clone().flat_map(|former| {
         former.partitions.iter().map(|partition| {
             let vnode = VnodeId { table: former.table, partition: *partition };
             (vnode, former.bucket.clone())
         })
-    })
-    .collect()
+    });
+    // A bucket goes with the vnode that it is in.
+    all.filter(|(vnode, bucket)| bucket.is_none() || !is_whole(*vnode)).collect()
 }

@@ -187,6 +187,8 @@ impl ClusterState {
             _ => return Err(ChangeError::NoTransition),
         };
         next.former = merged(next.former, self.left_behind(&transition));
+        let left_within = self.left_within(&next.former, &transition);
+        next.former = merged(next.former, left_within);
         let waits = |node: &ClusterNode| {
             node.role != Role::Lost
                 && !transition.dead.contains(&node.id)
@@ -453,6 +455,24 @@ impl ClusterState {
             }
         }
         left.into_values().collect()
+    }
+
+    /// What buckets that go to another table leave in vnodes that wait to be dropped whole, or did
+    /// until this transition. The vnode may be assigned again before it is dropped, for other buckets:
+    /// then it keeps its data, and what is left in it has to be dropped by itself. While nobody knows
+    /// of that, the bucket's keys would be purged elsewhere, and come back from there.
+    fn left_within(&self, former: &[Former], transition: &Transition) -> Vec<Former> {
+        let moved = self.moved_buckets(transition);
+        let of_bucket = |vnodes: &Former, bucket: &Bucket| Former {
+            bucket: Some(bucket.clone()),
+            ..vnodes.clone()
+        };
+        let whole = former.iter().chain(&transition.resumed).filter(|f| f.bucket.is_none());
+        let left = whole.flat_map(|vnodes| {
+            let leave = moved.iter().filter(|(_, from)| *from == vnodes.table);
+            leave.map(move |(bucket, _)| of_bucket(vnodes, bucket))
+        });
+        left.collect()
     }
 
     /// What an aborted transition has brought to vnodes that stay: buckets that were to come from

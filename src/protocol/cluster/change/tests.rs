@@ -197,7 +197,32 @@ fn a_bucket_goes_to_a_table_of_its_own() {
     assert_eq!(after.begun(&back), Err(ChangeError::StillDropping(bucket)));
     let back = through(&release_all(&after), &back);
     assert_eq!(back.tables, five.tables);
-    assert!(back.former.iter().all(|former| former.bucket.is_none() && former.table == n));
+    assert!(back.former.iter().any(|former| former.bucket.is_none()));
+    assert!(back.former.iter().all(|former| former.table == n));
+}
+
+/// A vnode that waits to be dropped keeps its data where another bucket comes to its table.
+#[test]
+fn what_a_bucket_has_left_is_not_forgotten_when_another_takes_its_place() {
+    let five = state(&["a", "b", "c", "d", "e"]);
+    let n = ReplicationFactor::new(5).expect("valid");
+    let [first, second] = ["first", "second"].map(|name| Bucket::new(name).expect("valid"));
+    let resized = |bucket: &Bucket, n| {
+        let own = BucketProperties { n, ..BucketProperties::default() };
+        Change { buckets: [(bucket.clone(), Some(own))].into(), ..Change::default() }
+    };
+    let wide = release_all(&through(&five, &resized(&first, Some(n))));
+    let left = through(&wide, &resized(&first, None));
+    let taken = through(&left, &resized(&second, Some(n)));
+    let is_listed = |node: &ClusterNode| {
+        let is_its = |former: &Former| former.node == node.id && former.table == n;
+        taken.former.iter().any(|f| is_its(f) && f.bucket.as_ref() == Some(&first))
+    };
+    assert!(taken.nodes.iter().all(is_listed));
+    assert!(taken.partitions.iter().all(|partition| taken.has_former(partition)));
+    let again = resized(&first, Some(n));
+    assert_eq!(taken.begun(&again), Err(ChangeError::StillDropping(first)));
+    assert!(taken.former.iter().all(|former| former.table != n || former.bucket.is_some()));
 }
 
 #[test]
