@@ -25,7 +25,7 @@ use crate::protocol::operation::{
 };
 use crate::protocol::quorum::{Put, PutProgress, ReplicaIndex};
 use crate::storage::BoxFuture;
-use crate::types::{NodeId, RequestId};
+use crate::types::{NodeId, PurgeNumber, RequestId};
 
 /// How soon a replica that has just been taken in is asked again.
 const NEW_REPLICA_AFTER: Duration = Duration::from_millis(20);
@@ -55,6 +55,8 @@ struct Replication<'a> {
     required: u8,
     reports: Reports,
     is_own_copy_done: bool,
+    /// The key's bucket has gone to another vnode than the one that minted the write.
+    is_elsewhere: bool,
     /// Who may stand in for replicas that do not take the write; empty unless it is sloppy.
     fallbacks: VecDeque<Arc<Peer>>,
     /// Replicas for which the write is kept elsewhere, by a fallback.
@@ -87,7 +89,12 @@ pub(super) async fn replicate(
     let mut answer = Some(answer);
     let (mut layout, mut set) = (Arc::clone(layout), set.clone());
     let (untaken, late) = loop {
+        if set.vnode != place.vnode {
+            // Purge numbers are of one vnode: the other one's is heard from its replicas.
+            minted.stored.purge = PurgeNumber::default();
+        }
         let mut round = Replication::new(node, layout, set, job, &mut minted);
+        round.is_elsewhere = round.set.vnode != place.vnode;
         match round.send_everywhere(&mut answer).await {
             Round::Over => break (round.untaken(), round.untaken_lately()),
             Round::Overtaken => {
@@ -140,6 +147,7 @@ impl<'a> Replication<'a> {
             required,
             reports,
             is_own_copy_done,
+            is_elsewhere: false,
             fallbacks,
             kept,
         }
@@ -297,6 +305,9 @@ impl<'a> Replication<'a> {
         let (mut record, dot) = (self.minted.stored.clone(), self.minted.dot);
         let (deadline, request_id) = (self.job.deadline, self.job.request_id.clone());
         let is_new = replica.0 >= self.set.n();
+        // In an epoch in which former holders have something of the partition, nothing of it is purged.
+        let is_unpurged =
+            self.is_elsewhere && self.layout.state.has_former(self.set.vnode.partition);
         Box::pin(async move {
             loop {
                 let (path, sent) = (place.path.clone(), record.clone());
@@ -310,6 +321,10 @@ impl<'a> Replication<'a> {
                     Err(PeerFailure::Refused(Refusal::StalePurge(number))) => number,
                     Err(failure) => return (replica, Err(failure)),
                 };
+                if is_unpurged {
+                    record.purge = number;
+                    continue;
+                }
                 // Purged meanwhile: what is read again holds the write, or what replaced it; unless
                 // this replica's own copy has failed.
                 match node.carried_after(&place, number).await {
