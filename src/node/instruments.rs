@@ -52,11 +52,13 @@ pub enum PlantedBug {
     WipedNodeVotes,
     /// A vnode that was dropped and is taken in again goes on under its old actor.
     ActorKeptOnReacquisition,
+    /// What an earlier change of a bucket has left in a vnode is taken in with the next bucket.
+    LeftoversTakenIn,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::EarlyAcknowledgement,
         Self::ActorKeptAfterUncleanStop,
         Self::ActorKeptAfterFailedBatch,
@@ -77,6 +79,7 @@ impl PlantedBug {
         Self::EpochCheckedBeforeCommit,
         Self::WipedNodeVotes,
         Self::ActorKeptOnReacquisition,
+        Self::LeftoversTakenIn,
     ];
 }
 

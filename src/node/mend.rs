@@ -181,7 +181,7 @@ impl Node {
         for (key, stored) in page.entries {
             let (_, path) = parse_record_key(&key).map_err(|_| Refusal::StoreFailed)?;
             last = Some(path.clone());
-            if to.is_some_and(|to| !Self::goes_to(&layout, vnode, &path, to)) {
+            if to.is_some_and(|to| !self.goes_to(&layout, vnode, &path, to)) {
                 continue;
             }
             match Summary::from_stored_bytes(&stored) {

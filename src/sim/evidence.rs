@@ -150,6 +150,12 @@ impl KeyEvidence {
         })
     }
 
+    /// Whether it may come to have a single replica, while a disk may be lost.
+    pub fn is_thin(&self) -> bool {
+        let of_writes = self.acknowledged().map(|write| write.reach);
+        of_writes.chain(self.answered().map(|read| read.reach)).any(|reach| reach.is_thin)
+    }
+
     /// What the write of a mint said it has seen.
     pub fn claim(&self, mint: &Mint) -> Option<&Claim> {
         let at = self.attempts.binary_search_by_key(&mint.attempt, |(number, _)| *number).ok()?;

@@ -130,7 +130,12 @@ struct State {
     lost_identity: Vec<(Bytes, Bytes)>,
     /// Why it can never serve again.
     retired: Option<String>,
+    /// How often nodes whose processes have ended found that they had lost history.
+    losses: u64,
 }
+
+/// The alarm of a node that finds that it has lost history.
+const LOST_HISTORY: &str = "lost-history";
 
 /// Told of every batch that is queued on a machine's disk, with the machine's number.
 pub type MachineWitness = Arc<dyn Fn(usize, &Batch) + Send + Sync>;
@@ -169,6 +174,7 @@ impl Machine {
             is_to_rebuild: false,
             lost_identity: Vec::new(),
             retired: None,
+            losses: 0,
         };
         Self {
             number,
@@ -188,6 +194,13 @@ impl Machine {
     /// Why it can never serve again, if so.
     pub fn retired(&self) -> Option<String> {
         self.lock().retired.clone()
+    }
+
+    /// How often its nodes found that they had lost history.
+    pub fn losses(&self) -> u64 {
+        let state = self.lock();
+        let now = state.running.as_ref().map_or(0, |r| r.metrics.alarms(LOST_HISTORY));
+        state.losses + now
     }
 
     /// It can never serve again.
@@ -341,7 +354,9 @@ impl Machine {
         let Some(running) = self.lock().running.take() else { return false };
         running.process.kill();
         common.network.detach(&self.address);
-        self.lock().disk = running.disk.take_out(ending);
+        let mut state = self.lock();
+        state.losses += running.metrics.alarms(LOST_HISTORY);
+        state.disk = running.disk.take_out(ending);
         true
     }
 

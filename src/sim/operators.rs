@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::machine::Running;
-use super::scenario::{Action, PlannedAction, RESIZED_BUCKET};
+use super::scenario::{Action, PlannedAction, SAFETY_PHASE};
 use super::world::{World, address, node_id};
 use crate::node::operation::{BucketChange, ChangeRequest, JoinRequest, Service, TopologyError};
 use crate::node::{Node, Phase};
@@ -20,24 +20,55 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The least that a cluster shrinks to.
 const FEWEST: usize = 3;
 
+/// How long an operator waits before asking again for what comes in turn: less than a former holder
+/// needs to let go of what it held.
+const ASKS_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
 /// Does what is planned, each at its time.
 pub async fn run(world: Arc<World>) {
     let planned = world.scenario.operators.iter().enumerate();
     let planned = planned.filter(|(number, _)| world.only.has_action(*number));
-    let done = planned.map(|(_, planned)| {
-        let (world, planned) = (Arc::clone(&world), *planned);
+    let planned = planned.map(|(_, planned)| *planned);
+    let (in_turn, alone): (Vec<_>, Vec<_>) = planned.partition(|planned| planned.is_in_turn);
+    let alone = alone.into_iter().map(|planned| {
+        let world = Arc::clone(&world);
         tokio::spawn(async move {
             sleep(Duration::from_millis(planned.at_ms)).await;
             act(&world, planned).await;
         })
     });
-    for done in done.collect::<Vec<_>>() {
+    let mut done: Vec<_> = alone.collect();
+    if !in_turn.is_empty() {
+        let until = Instant::now() + SAFETY_PHASE;
+        done.push(tokio::spawn(act_in_turn(Arc::clone(&world), in_turn, until)));
+    }
+    for done in done {
         done.await.expect("an operator does not panic");
     }
 }
 
-async fn act(world: &Arc<World>, planned: PlannedAction) {
-    let Some((running, node)) = asked(world, planned.through) else { return };
+/// Asks for one thing after the other, each until it has begun: as soon as no transition runs.
+async fn act_in_turn(world: Arc<World>, planned: Vec<PlannedAction>, until: Instant) {
+    let begun = Instant::now();
+    for planned in planned {
+        sleep_until(begun + Duration::from_millis(planned.at_ms)).await;
+        while !(is_settled(&world) && act(&world, planned).await) {
+            if Instant::now() >= until {
+                return world.common.trace.note("operator", &format!("{planned}: never begun"));
+            }
+            sleep(ASKS_AGAIN_AFTER).await;
+        }
+    }
+}
+
+/// Whether no transition runs, as far as anybody knows.
+fn is_settled(world: &World) -> bool {
+    world.observer.latest_state().is_some_and(|state| state.transition.is_none())
+}
+
+/// Does what is planned; whether it has begun.
+async fn act(world: &Arc<World>, planned: PlannedAction) -> bool {
+    let Some((running, node)) = asked(world, planned.through) else { return false };
     let members = node
         .cluster_state()
         .map_or(0, |state| state.nodes.iter().filter(|node| node.role == Role::Member).count());
@@ -51,7 +82,7 @@ async fn act(world: &Arc<World>, planned: PlannedAction) {
     match planned.action {
         Action::Join { node } => request.join = vec![join(node)],
         Action::JoinBoth { node, other } => request.join = vec![join(node), join(other)],
-        Action::Leave { .. } if members <= FEWEST => return,
+        Action::Leave { .. } if members <= FEWEST => return false,
         Action::Leave { node } => request.leave = [node_id(node)].into(),
         Action::Replace { old, new } => {
             request.join = vec![join(new)];
@@ -66,29 +97,38 @@ async fn act(world: &Arc<World>, planned: PlannedAction) {
     let world = Arc::clone(world);
     let work = async move {
         let outcome = match planned.action {
-            Action::Resize { n } => {
-                let bucket = Bucket::new(RESIZED_BUCKET).expect("a valid bucket");
+            Action::Resize { bucket, n } => {
+                let bucket = Bucket::new(bucket).expect("a valid bucket");
                 let change = BucketChange { n: Some(n), ..BucketChange::default() };
                 Service::change_bucket(&node, bucket, Some(change)).await.map(drop)
             }
             Action::Abort => Service::abort(&node).await,
             _ => Service::apply(&node, request).await.map(drop),
         };
+        let has_begun = outcome.is_ok();
         let told = outcome.map_or_else(|error| error.to_string(), |()| "begun".into());
-        world.common.trace.note("operator", &format!("{planned}: {told}"));
+        if has_begun || !planned.is_in_turn {
+            world.common.trace.note("operator", &format!("{planned}: {told}"));
+        }
+        has_begun
     };
-    in_process(&running, work).await;
+    in_process(&running, work).await.unwrap_or(false)
 }
 
-async fn in_process(running: &Running, work: impl Future<Output = ()> + Send + 'static) {
+/// What an operator's request comes to; `None` if its process ends or it takes too long.
+async fn in_process<T: Send + 'static>(
+    running: &Running,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
     let working = tokio::spawn(running.process.run(work));
     let abort = working.abort_handle();
     tokio::select! {
         biased;
-        _ = working => {}
+        done = working => return done.ok(),
         () = running.process.killed() => abort.abort(),
         () = sleep(Duration::from_secs(30)) => abort.abort(),
     }
+    None
 }
 
 /// A node that serves: this one, or another.

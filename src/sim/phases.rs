@@ -19,7 +19,7 @@ use crate::node::{Node, Phase};
 use crate::protocol::causality::Record;
 use crate::protocol::cluster::Role;
 use crate::storage::schema::{parse_hint_key, parse_record_key, record_key};
-use crate::storage::{Cached, Space, Store};
+use crate::storage::{Cached, Durability, Space, Store};
 use crate::types::{KeyPath, Level, NodeId, RequestId, VnodeId};
 
 /// From the end of all faults until every node that can serve does, and knows all others as up. A
@@ -48,6 +48,7 @@ const CLIENTS_DONE_WITHIN: Duration = Duration::from_secs(300);
 const CONVERGES: &str = "P7 convergence";
 const QUIET: &str = "P7 quiet";
 const BOUNDED: &str = "P11 bounded";
+const NO_FALSE_ALARM: &str = "no false alarm";
 
 /// Plays a whole scenario; returns what was broken while it ran, and the last state of the keys.
 pub async fn play(world: &Arc<World>) -> (Vec<Violation>, Vec<KeyEvidence>) {
@@ -78,7 +79,26 @@ pub async fn play(world: &Arc<World>) -> (Vec<Violation>, Vec<KeyEvidence>) {
     if violations.is_empty() {
         converge(world, &mut violations).await;
     }
+    false_alarms(world, &mut violations);
     (violations, last_state(world))
+}
+
+/// Nobody says that it has lost what no disk has lost: it would give up its actors, and its replicas
+/// would count for nothing until they are mended, for no reason.
+fn false_alarms(world: &World, violations: &mut Vec<Violation>) {
+    let scenario = &world.scenario;
+    let may_have_lost = |machine: &Machine| {
+        scenario.durability != Durability::Sync
+            || (scenario.loses_data() && machine.number == scenario.victim)
+    };
+    for machine in world.machines.iter().filter(|machine| !may_have_lost(machine)) {
+        let losses = machine.losses();
+        if losses > 0 {
+            let name = &machine.name;
+            let text = format!("{name} says {losses} times that it has lost history");
+            violations.push(Violation::new(NO_FALSE_ALARM, text));
+        }
+    }
 }
 
 /// Ends every fault there may be.

@@ -6,6 +6,7 @@ mod damage;
 mod faults;
 mod lopsided;
 mod operators;
+mod succession;
 mod turnover;
 mod workload;
 
@@ -15,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 pub use self::faults::{Fault, PlannedFault, Weather};
-pub use self::operators::{Action, PlannedAction, RESIZED_BUCKET};
+pub use self::operators::{Action, PlannedAction};
 pub use self::workload::{Call, ClientPlan, KeyKind, KeyPlan, Step, With};
 use crate::storage::Durability;
 
@@ -107,7 +108,8 @@ impl Scenario {
             0 | 1 => turnover::turn(&mut scenario, &mut random),
             2 => amnesia::turn(&mut scenario, &mut random),
             3 => damage::turn(&mut scenario, &mut random),
-            _ => {}
+            // Drawn apart: what all other seeds stand for stays the same.
+            _ => succession::turn_some(&mut scenario),
         }
         scenario
     }
@@ -124,15 +126,21 @@ impl Scenario {
 
     /// Whether the keys of a bucket may come to have more or fewer replicas.
     pub fn may_resize(&self, bucket: &str) -> bool {
-        let resizes = |planned: &PlannedAction| matches!(planned.action, Action::Resize { .. });
-        let is_resized = bucket == RESIZED_BUCKET && self.operators.iter().any(resizes);
+        let is_resized = self.sizes_of(bucket).next().is_some();
         is_resized || (self.replication_factor > 3 && !self.operators.is_empty())
     }
 
     /// Whether the keys of a bucket may come to have one replica, on a disk that may be lost.
     pub fn may_lose_all_of(&self, bucket: &str) -> bool {
-        let thins = |planned: &PlannedAction| planned.action == Action::Resize { n: 1 };
-        bucket == RESIZED_BUCKET && self.loses_data() && self.operators.iter().any(thins)
+        self.loses_data() && self.sizes_of(bucket).any(|n| n == 1)
+    }
+
+    /// Every n that operators ask for a bucket.
+    fn sizes_of(&self, bucket: &str) -> impl Iterator<Item = u8> {
+        self.operators.iter().filter_map(move |planned| match planned.action {
+            Action::Resize { bucket: resized, n } if resized == bucket => Some(n),
+            _ => None,
+        })
     }
 
     /// Whether a fault of the plan can make the victim lose what it had acknowledged.

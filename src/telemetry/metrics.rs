@@ -177,6 +177,11 @@ impl Metrics {
         self.shared.alarms.get_or_create(&KindLabel { kind }).inc();
     }
 
+    /// How often an alarm of this kind was raised.
+    pub fn alarms(&self, kind: &'static str) -> u64 {
+        self.shared.alarms.get_or_create(&KindLabel { kind }).get()
+    }
+
     /// A peer's clock is this far ahead of ours.
     pub fn clock_drift(&self, peer: &NodeId, ahead_ms: u64) {
         let labels = PeerLabel { peer: NodeName(peer.clone()) };

@@ -10,14 +10,21 @@ use starling::sim::{Options, run};
 /// Within so many seeds.
 const SEEDS: u64 = 200;
 
+/// Broken where a node itself notices that something is wrong: no proof of the other properties.
+const ALARM: &str = "no false alarm";
+
+/// The bug that harms nothing but by false alarms.
+const ALARMING: PlantedBug = PlantedBug::LeftoversTakenIn;
+
 /// The first seed that finds the bug, and the properties that it breaks.
 fn find(bug: PlantedBug) -> Option<(u64, Vec<&'static str>)> {
     let options = Options { bug: Some(bug), ..Options::default() };
     (0..SEEDS).find_map(|seed| {
         let outcome = run(Scenario::from_seed(seed), &options);
         let mut broken: Vec<_> = outcome.violations.iter().map(|broken| broken.property).collect();
+        broken.retain(|property| *property != ALARM || bug == ALARMING);
         broken.dedup();
-        (!outcome.is_good()).then_some((seed, broken))
+        (!broken.is_empty()).then_some((seed, broken))
     })
 }
 

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::world::{World, address, id, path};
+use crate::node::Phase;
 use crate::node::imprint::encode_digest;
 use crate::node::operation::{
     BucketChange, ChangeRequest, JoinRequest, RecoverRequest, TopologyError,
 };
 use crate::node::replica::Place;
-use crate::node::{Node, Phase};
 use crate::peer::messages::Carried;
 use crate::protocol::cluster::TransitionPhase;
 use crate::storage::schema::{parse_tree_key, record_key};
@@ -413,13 +413,14 @@ async fn what_a_bucket_has_left_in_another_table_is_not_taken_in_with_the_next_b
     let home = world.state(1).vnode_of(&first);
     assert_ne!(home, before);
     widen("second").await;
-    let layout = world.member(2).node.layout().expect("it serves");
+    let node = &world.member(2).node;
+    let layout = node.layout().expect("it serves");
     assert!(layout.state.transition.is_some());
     let to = home.table;
     let from = layout.state.vnode_of(&second);
-    assert!(Node::goes_to(&layout, from, &second, to));
-    assert!(Node::goes_to(&layout, home, &first, to), "where it is at home");
-    assert!(!Node::goes_to(&layout, before, &first, to), "what is left of it");
+    assert!(node.goes_to(&layout, from, &second, to));
+    assert!(node.goes_to(&layout, home, &first, to), "where it is at home");
+    assert!(!node.goes_to(&layout, before, &first, to), "what is left of it");
 }
 
 fn keys_of(bucket: &str, count: usize) -> Vec<KeyPath> {

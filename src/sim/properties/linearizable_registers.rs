@@ -8,7 +8,7 @@ use crate::sim::scenario::KeyKind;
 
 pub(super) fn check(key: &KeyEvidence, promises: Promises, violations: &mut Vec<Violation>) {
     let is_register = matches!(key.plan.kind, KeyKind::Register { .. });
-    if !is_register || !promises.are_visible() {
+    if !is_register || !promises.are_visible() || key.is_thin() {
         return;
     }
     let calls: Vec<Call<Moment, RegisterCall<ValueId>>> =

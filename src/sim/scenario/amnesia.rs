@@ -32,6 +32,7 @@ pub(super) fn turn(scenario: &mut Scenario, random: &mut StdRng) {
         at_ms,
         through,
         action: Action::Weigh { node, thousandths },
+        is_in_turn: false,
     };
     scenario.operators = vec![weigh(9_000, 0, 0, 2_000), weigh(22_000, 2, 2, 500)];
     scenario.nodes = nodes;

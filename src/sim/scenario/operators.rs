@@ -7,8 +7,8 @@ use rand::rngs::StdRng;
 
 use super::SAFETY_PHASE;
 
-/// The bucket whose n operators change.
-pub const RESIZED_BUCKET: &str = "free";
+/// The bucket whose n operators change; in some worlds that of another one too.
+pub(super) const RESIZED_BUCKET: &str = "free";
 
 /// One thing that an operator asks for. Nodes are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +44,10 @@ pub enum Action {
         /// In thousandths.
         thousandths: u32,
     },
-    /// The bucket gets another n.
+    /// A bucket gets another n.
     Resize {
+        /// Which.
+        bucket: &'static str,
         /// How many replicas its keys have.
         n: u8,
     },
@@ -62,11 +64,14 @@ pub struct PlannedAction {
     pub through: usize,
     /// What.
     pub action: Action,
+    /// It is asked for until it has begun, once all before it that are in turn are done.
+    pub is_in_turn: bool,
 }
 
 impl fmt::Display for PlannedAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>6} ms, through node-{}: {:?}", self.at_ms, self.through + 1, self.action)
+        write!(f, "{:>6} ms, through node-{}: {:?}", self.at_ms, self.through + 1, self.action)?;
+        if self.is_in_turn { f.write_str(", in turn") } else { Ok(()) }
     }
 }
 
@@ -83,6 +88,7 @@ pub(super) fn plan(random: &mut StdRng, nodes: usize) -> (usize, Vec<PlannedActi
             at_ms: random.random_range(4_000..end - 2_000),
             through: random.random_range(0..nodes),
             action: draw(random, nodes, spares),
+            is_in_turn: false,
         })
         .collect();
     actions.sort_by_key(|planned| planned.at_ms);
@@ -101,7 +107,9 @@ fn draw(random: &mut StdRng, nodes: usize, spares: usize) -> Action {
         11 => {
             Action::Weigh { node, thousandths: [0, 500, 2_000, 3_000][random.random_range(0..4)] }
         }
-        12..=14 => Action::Resize { n: [1, 3, 5][random.random_range(0..3)] },
+        12..=14 => {
+            Action::Resize { bucket: RESIZED_BUCKET, n: [1, 3, 5][random.random_range(0..3)] }
+        }
         _ => Action::Abort,
     }
 }
