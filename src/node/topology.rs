@@ -414,9 +414,9 @@ impl TopologyError {
 impl From<ChangeError> for TopologyError {
     fn from(error: ChangeError) -> Self {
         match error {
-            ChangeError::TransitionRunning | ChangeError::StillDropping(_) => {
-                Self::Running(error.to_string())
-            }
+            ChangeError::TransitionRunning
+            | ChangeError::StillDropping(_)
+            | ChangeError::StillDroppingTable(_) => Self::Running(error.to_string()),
             ChangeError::NoTransition => Self::NoTransition,
             ChangeError::EpochChanged => Self::EpochChanged,
             other => Self::Wrong(other.to_string()),

@@ -77,6 +77,12 @@ pub enum ChangeError {
          waiting_for in GET /v1/cluster is empty"
     )]
     StillDropping(Bucket),
+    /// Some of the former holders of a table that would come back have yet to drop what they hold.
+    #[error(
+        "what was held with n = {0} is still being dropped; try again when waiting_for in GET \
+         /v1/cluster is empty"
+    )]
+    StillDroppingTable(ReplicationFactor),
     /// A name that the cluster does not have.
     #[error("the cluster has no node {0}")]
     UnknownNode(NodeId),
@@ -147,6 +153,9 @@ impl ClusterState {
         }
         // A dead node drops nothing any more, and nobody waits for it.
         next.former.retain(|former| !dead.contains(&former.node));
+        if let Some(factor) = self.still_dropped_of(&tables, &next.former) {
+            return Err(ChangeError::StillDroppingTable(factor));
+        }
         let resumed = resumed(&mut next.former, &tables, &nodes);
         next.transition = Some(Box::new(Transition {
             begun: next.epoch,
@@ -216,6 +225,7 @@ impl ClusterState {
             return Err(ChangeError::NoTransition);
         };
         next.former = merged(next.former, self.brought_in_vain(&transition));
+        next.former = merged(next.former, self.brought_to_resumed(&transition));
         next.former = merged(next.former, transition.resumed);
         for node in next.nodes.iter_mut().filter(|node| transition.leaving.contains(&node.id)) {
             node.role = Role::Member;
@@ -376,6 +386,13 @@ impl ClusterState {
         factors.into_iter().map(compute).collect()
     }
 
+    /// A table that would come back while some of its former holders still have what they held, under
+    /// purge numbers of which the others know nothing any more.
+    fn still_dropped_of(&self, tables: &[Table], former: &[Former]) -> Option<ReplicationFactor> {
+        let comes = tables.iter().map(Table::factor).filter(|n| self.table(*n).is_none());
+        comes.into_iter().find(|n| former.iter().any(|former| former.table == *n))
+    }
+
     fn buckets_after(
         &self,
         change: &Change,
@@ -506,6 +523,19 @@ impl ClusterState {
             }
         }
         brought
+    }
+
+    /// The same in vnodes that wait to be dropped whole once more: they may be assigned again before.
+    fn brought_to_resumed(&self, transition: &Transition) -> Vec<Former> {
+        let moved = self.moved_buckets(transition);
+        let brought = transition.resumed.iter().flat_map(|vnodes| {
+            let comes = moved.iter().filter(|(bucket, _)| {
+                let own = transition.buckets.get(bucket).and_then(|own| own.n);
+                own.unwrap_or(self.replication_factor) == vnodes.table
+            });
+            comes.map(|(bucket, _)| Former { bucket: Some(bucket.clone()), ..vnodes.clone() })
+        });
+        brought.collect()
     }
 
     /// Whether the running transition asks a node of its new sets to take something in: the others are

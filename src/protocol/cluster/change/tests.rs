@@ -201,28 +201,76 @@ fn a_bucket_goes_to_a_table_of_its_own() {
     assert!(back.former.iter().all(|former| former.table == n));
 }
 
-/// A vnode that waits to be dropped keeps its data where another bucket comes to its table.
+fn resized(bucket: &Bucket, n: Option<u8>) -> Change {
+    let n = n.map(|n| ReplicationFactor::new(n).expect("valid"));
+    let own = BucketProperties { n, ..BucketProperties::default() };
+    Change { buckets: [(bucket.clone(), Some(own))].into(), ..Change::default() }
+}
+
+fn weighing(node: &str, weight: Weight) -> Change {
+    Change { weight: [(id(node), weight)].into(), ..Change::default() }
+}
+
+/// Whether a node is listed for what a bucket has left in its vnodes of the main table.
+fn is_listed(state: &ClusterState, node: &str, bucket: &Bucket) -> bool {
+    let mut former = state.former.iter();
+    former.any(|former| {
+        (former.node == id(node) && former.table == state.replication_factor)
+            && former.bucket.as_ref() == Some(bucket)
+    })
+}
+
 #[test]
-fn what_a_bucket_has_left_is_not_forgotten_when_another_takes_its_place() {
+fn a_table_comes_back_once_all_that_was_held_of_it_is_dropped() {
     let five = state(&["a", "b", "c", "d", "e"]);
-    let n = ReplicationFactor::new(5).expect("valid");
     let [first, second] = ["first", "second"].map(|name| Bucket::new(name).expect("valid"));
-    let resized = |bucket: &Bucket, n| {
-        let own = BucketProperties { n, ..BucketProperties::default() };
-        Change { buckets: [(bucket.clone(), Some(own))].into(), ..Change::default() }
-    };
-    let wide = release_all(&through(&five, &resized(&first, Some(n))));
+    let wide = release_all(&through(&five, &resized(&first, Some(5))));
     let left = through(&wide, &resized(&first, None));
-    let taken = through(&left, &resized(&second, Some(n)));
-    let is_listed = |node: &ClusterNode| {
-        let is_its = |former: &Former| former.node == node.id && former.table == n;
-        taken.former.iter().any(|f| is_its(f) && f.bucket.as_ref() == Some(&first))
+    let all_but_one: BTreeSet<NodeId> = ["a", "b", "c", "d"].map(id).into();
+    let left = left.released(&all_but_one, &all_but_one).expect("they have dropped it");
+    let n = ReplicationFactor::new(5).expect("valid");
+    assert_eq!(
+        left.begun(&resized(&second, Some(5))),
+        Err(ChangeError::StillDroppingTable(n)),
+        "one still has it, under a purge number that the others have forgotten"
+    );
+    let taken = through(&release_all(&left), &resized(&second, Some(5)));
+    assert_eq!(taken.factor_of(&second), n);
+}
+
+/// A vnode that waits to be dropped keeps its data where its node comes back first.
+#[test]
+fn what_a_bucket_has_left_is_not_forgotten_when_its_vnode_is_held_again() {
+    let five = state(&["a", "b", "c", "d", "e"]);
+    let bucket = Bucket::new("first").expect("valid");
+    let light = through(&five, &weighing("d", Weight::ZERO));
+    let wide = through(&light, &resized(&bucket, Some(5)));
+    assert!(is_listed(&wide, "d", &bucket));
+    let back = through(&wide, &weighing("d", Weight::ONE));
+    let listed = |state: &ClusterState, bucket: Option<&Bucket>| -> BTreeSet<PartitionId> {
+        let its = state.former.iter().filter(|former| {
+            (former.node == id("d") && former.table == state.replication_factor)
+                && former.bucket.as_ref() == bucket
+        });
+        its.flat_map(|former| former.partitions.iter().copied()).collect()
     };
-    assert!(taken.nodes.iter().all(is_listed));
-    assert!(taken.partitions.iter().all(|partition| taken.has_former(partition)));
-    let again = resized(&first, Some(n));
-    assert_eq!(taken.begun(&again), Err(ChangeError::StillDropping(first)));
-    assert!(taken.former.iter().all(|former| former.table != n || former.bucket.is_some()));
+    let held_again = &listed(&wide, None) - &listed(&back, None);
+    assert!(!held_again.is_empty());
+    assert!(held_again.is_subset(&listed(&back, Some(&bucket))));
+}
+
+#[test]
+fn what_a_bucket_has_brought_in_vain_is_not_forgotten_when_its_vnode_is_held_again() {
+    let five = state(&["a", "b", "c", "d", "e"]);
+    let bucket = Bucket::new("first").expect("valid");
+    let wide = release_all(&through(&five, &resized(&bucket, Some(5))));
+    let light = through(&wide, &weighing("d", Weight::ZERO));
+    assert!(!is_listed(&light, "d", &bucket));
+    let change = Change { weight: weighing("d", Weight::ONE).weight, ..resized(&bucket, None) };
+    let aborted = light.begun(&change).expect("it fits").aborted().expect("it runs");
+    assert!(is_listed(&aborted, "d", &bucket));
+    let back = through(&aborted, &weighing("d", Weight::ONE));
+    assert!(is_listed(&back, "d", &bucket));
 }
 
 #[test]
