@@ -308,6 +308,7 @@ impl<'a> Replication<'a> {
         // In an epoch in which former holders have something of the partition, nothing of it is purged.
         let is_unpurged =
             self.is_elsewhere && self.layout.state.has_former(self.set.vnode.partition);
+        let is_replica = self.set.indices().any(|replica| self.set.is_here(replica));
         Box::pin(async move {
             loop {
                 let (path, sent) = (place.path.clone(), record.clone());
@@ -324,6 +325,11 @@ impl<'a> Replication<'a> {
                 if is_unpurged {
                     record.purge = number;
                     continue;
+                }
+                if !is_replica {
+                    // There is nothing here to read again, and no number to meet.
+                    let stale = Refusal::StalePurge(number);
+                    return (replica, Err(PeerFailure::Refused(stale)));
                 }
                 // Purged meanwhile: what is read again holds the write, or what replaced it; unless
                 // this replica's own copy has failed.
