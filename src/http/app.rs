@@ -108,6 +108,10 @@ pub struct Call<'a> {
     pub started: Instant,
     /// The level it asks for, as a label of metrics.
     pub level: &'static str,
+    /// When all of it was there.
+    pub complete: Instant,
+    /// How many others were being answered when it came.
+    pub others: usize,
 }
 
 impl Call<'_> {
@@ -129,7 +133,8 @@ impl App {
         let (head, incoming) = request.into_parts();
         let request_id = self.request_id(&head.headers);
         let mut body = RequestBody::new(incoming, &head.headers, self.limits.body_timeout);
-        let mut call = Call { head: &head, request_id, started, level: "" };
+        let mut call =
+            Call { head: &head, request_id, started, level: "", complete: started, others: 0 };
         let found = router::find(head.uri.path());
         let done = AssertUnwindSafe(self.dispatch(&mut call, &mut body, found));
         let done = done.catch_unwind().await.unwrap_or_else(|panic| {
@@ -142,7 +147,7 @@ impl App {
         let outcome = done.as_ref().err().map_or("ok", |failure| failure.code().name());
         let endpoint = found.map(|(route, _)| route.endpoint);
         if let (Ok(_), Some(class)) = (&done, class_of(endpoint, &head.method)) {
-            self.admission.succeeded(class, started.elapsed());
+            self.admission.succeeded(class, call.others, call.complete.elapsed());
         }
         let mut answer = self.finish(&call, endpoint, done);
         self.observer.request_finished(
@@ -175,16 +180,18 @@ impl App {
     }
 
     fn admit(&self, endpoint: Endpoint) -> Result<Option<Permit<'_>>, Failure> {
-        use Endpoint::{Health, Metrics, Readiness};
-        // An overloaded node must still be able to say so.
-        if matches!(endpoint, Health | Readiness | Metrics) {
-            return Ok(None);
-        }
-        self.admission.admit().map(Some).ok_or_else(|| {
+        use Endpoint::{Health, Kv, Metrics, Readiness};
+        let admitted = match endpoint {
+            // An overloaded node must still be able to say so.
+            Health | Readiness | Metrics => return Ok(None),
+            Kv(_) => self.admission.admit(),
+            // And to be administered.
+            _ => self.admission.admit_first(),
+        };
+        admitted.map(Some).map_err(|limit| {
             let detail = format!(
-                "this node has {} requests in flight, which is all it takes now; retry after a \
-                 pause, or through another node",
-                self.admission.limit()
+                "this node has {limit} requests in flight, which is all it takes now; retry after \
+                 a pause, or through another node"
             );
             Failure::new(Code::Overloaded, detail)
         })
@@ -204,7 +211,8 @@ impl App {
         if !route.allows(&call.head.method) {
             return Err(Failure::method_not_allowed(route.allow_value()));
         }
-        let _permit = self.admit(route.endpoint)?;
+        let permit = self.admit(route.endpoint)?;
+        call.others = permit.as_ref().map_or(0, |permit| permit.before);
         let method = &call.head.method;
         match route.endpoint {
             Endpoint::Kv(form) => self.key(call, body, (rest, form)).await,

@@ -277,6 +277,42 @@ async fn requests_beyond_the_limit_are_429_and_health_is_exempt() {
     assert_eq!(other.ask("GET", "/v1/kv/b/k", &[]).await.status, 200);
 }
 
+/// One request after the other is answered, so that each waits for all before it.
+#[tokio::test]
+async fn while_requests_queue_fewer_are_taken_at_once() {
+    const AT_ONCE: usize = 80;
+    let server = Server::start().await;
+    let mut clients = Vec::new();
+    for _ in 0..AT_ONCE {
+        clients.push(server.client().await);
+    }
+    let answering = async {
+        loop {
+            server.script.go_on.notify_one();
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let asking = futures_util::future::select_all(clients.iter_mut().map(|client| {
+        let asking = async {
+            loop {
+                server.script.then(Step::Waits);
+                let status = client.ask("GET", "/v1/kv/b/k", &[]).await.status;
+                if status == 429 {
+                    return;
+                }
+                assert_eq!(status, 200);
+            }
+        };
+        Box::pin(asking)
+    }));
+    tokio::select! {
+        () = answering => unreachable!("it goes on"),
+        _ = asking => {}
+    }
+    // Nobody asks any more: all are taken again.
+    while server.answers_at_once(AT_ONCE).await < AT_ONCE {}
+}
+
 #[tokio::test]
 async fn a_client_that_takes_no_answer_is_dropped() {
     let server = Server::with(HttpLimits { body_timeout: SHORT, ..limits() }).await;

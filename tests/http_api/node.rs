@@ -22,7 +22,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::client::Client;
+use crate::client::{Client, head};
 
 pub const SET: &str = "000000000000000000000000000000ab";
 pub const VERSION_1: &str = "0000000000000001-1";
@@ -400,6 +400,34 @@ impl Server {
 
     pub async fn client(&self) -> Client {
         Client::connect(self.address).await
+    }
+
+    /// How many of so many requests at once are taken.
+    pub async fn answers_at_once(&self, count: usize) -> usize {
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            let mut client = self.client().await;
+            self.script.then(Step::Waits);
+            client.send(head("GET", "/v1/kv/b/k", &[])).await;
+            clients.push(client);
+        }
+        let releasing = async {
+            loop {
+                self.script.go_on.notify_waiters();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let counting = async {
+            let mut taken = 0;
+            for client in &mut clients {
+                taken += usize::from(client.reply("GET").await.status == 200);
+            }
+            taken
+        };
+        tokio::select! {
+            () = releasing => unreachable!("it goes on"),
+            taken = counting => taken,
+        }
     }
 
     pub fn begin_stop(&mut self) {

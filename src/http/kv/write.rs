@@ -2,6 +2,7 @@
 
 use http::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::time::Instant;
 
 use super::get::DEFAULT_TYPE;
 use crate::http::answer::{self, Answer, Payload};
@@ -41,8 +42,9 @@ pub async fn put(
     if let Content::Value(value) = &mut write.content {
         value.body = bytes;
     }
-    // The deadline counts from the whole request: a slow upload is not the replicas' fault.
-    write.terms.deadline += call.started.elapsed();
+    // Time counts from the whole request: a slow upload is not the replicas' fault.
+    call.complete = Instant::now();
+    write.terms.deadline += call.complete - call.started;
     Ok(done(app.service.write(write).await?))
 }
 
