@@ -17,7 +17,11 @@ use crate::storage::schema::hints_for;
 use crate::storage::{ReadError, ScanLimit, Space};
 
 /// How many are brought between two rests while clients are being served.
-const BESIDE_CLIENTS: usize = 16;
+const BESIDE_CLIENTS: usize = 8;
+
+/// While clients are served, a rest is so many times the work before it. What is kept is safe, and
+/// quorum reads show it: the clients come first.
+const RESTS: u32 = 8;
 
 /// How often it is looked whether a target is back.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -99,7 +103,7 @@ impl Node {
         if !is_up && !is_sweep {
             return Ok(());
         }
-        let mut pace = Pace::new(self, self.settings.hints.max_bytes_per_second);
+        let mut pace = Pace::new(self, self.settings.hints.max_bytes_per_second).resting(RESTS);
         let mut range = hints_for(target.as_ref());
         loop {
             let page = self.store.scan(Space::Hints, range.clone(), PAGE).await?;
