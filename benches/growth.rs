@@ -204,6 +204,7 @@ async fn limit(connections: u32) -> anyhow::Result<f64> {
     let server = Server::start()?;
     let workload = Workload { name: "limit", mix: Mix::Half, query: "" };
     let row = Row { workload, connections };
-    let plan = Rows::lasting(Duration::from_millis(500), Duration::from_secs(2));
+    let mut plan = Rows::from_environment()?;
+    (plan.warm_up, plan.measured) = (Duration::from_millis(500), Duration::from_secs(2));
     Ok(measure(&row, &[server.address], &plan).await?.per_second)
 }

@@ -76,11 +76,6 @@ impl Plan {
         })
     }
 
-    /// One that lasts so long.
-    pub fn lasting(warm_up: Duration, measured: Duration) -> Self {
-        Self { warm_up, measured, ..Self::smoke(None) }
-    }
-
     fn smoke(filter: Option<String>) -> Self {
         Self {
             warm_up: Duration::ZERO,
