@@ -9,9 +9,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$ROOT/benches/instructions.sh"
 
 RECORDED="$ROOT/benches/recorded.tsv"
-# By how much a figure may be worse than the recorded one, in per cent. Instructions repeat closely;
+# By how much a figure may be worse than the recorded one, in per cent. Instructions repeat within 5 %;
 # rates depend on what else the machine does.
-INSTRUCTIONS_SLACK=3
+INSTRUCTIONS_SLACK=8
 RATIO_SLACK=20
 
 usage() {
@@ -77,7 +77,7 @@ compare() {
 }
 
 ensure_packages valgrind
-instructions dev 100 500
+instructions dev 300 1500
 if [[ $MODE == short ]]; then
     compare || say "not judged: a release is, by scripts/guard.sh"
     exit 0

@@ -147,6 +147,7 @@ step "simulator's tests" simulator_tests
 step "simulator" simulator_seeds
 step "documentation's examples" cargo test --locked --doc
 step "documentation" documentation
+step "cost of requests" ./scripts/guard.sh --short
 step "build" build dev
 if [[ $failed -eq 0 || -x "$CARGO_TARGET_DIR/debug/starling" ]]; then
     live_checks
