@@ -14,8 +14,9 @@ use crate::storage::{Durability, Space};
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// The most that flushes and compactions write.
-const BACKGROUND_BYTES_PER_SECOND: i64 = 256 << 20;
+/// The most that flushes and compactions write. A twentieth of it, the least that the rate is tuned to,
+/// has to keep up with writes that come all at once after a quiet time: it grows by 5 % a second.
+const BACKGROUND_BYTES_PER_SECOND: i64 = 2 << 30;
 
 /// Settings of a [`RocksStore`](super::RocksStore).
 #[derive(Clone, Debug, PartialEq, Eq)]
