@@ -389,8 +389,8 @@ impl ClusterState {
     /// A table that would come back while some of its former holders still have what they held, under
     /// purge numbers of which the others know nothing any more.
     fn still_dropped_of(&self, tables: &[Table], former: &[Former]) -> Option<ReplicationFactor> {
-        let comes = tables.iter().map(Table::factor).filter(|n| self.table(*n).is_none());
-        comes.into_iter().find(|n| former.iter().any(|former| former.table == *n))
+        let mut comes = tables.iter().map(Table::factor).filter(|n| self.table(*n).is_none());
+        comes.find(|n| former.iter().any(|former| former.table == *n))
     }
 
     fn buckets_after(
@@ -497,8 +497,7 @@ impl ClusterState {
     fn brought_in_vain(&self, transition: &Transition) -> Vec<Former> {
         let mut brought = Vec::new();
         for (bucket, from) in self.moved_buckets(transition) {
-            let own = transition.buckets.get(&bucket).and_then(|own| own.n);
-            let to = own.unwrap_or(self.replication_factor);
+            let to = self.next_factor_of(&bucket);
             let (Some(present), Some(next)) = (self.table(to), transition.table(to)) else {
                 continue;
             };
@@ -529,10 +528,8 @@ impl ClusterState {
     fn brought_to_resumed(&self, transition: &Transition) -> Vec<Former> {
         let moved = self.moved_buckets(transition);
         let brought = transition.resumed.iter().flat_map(|vnodes| {
-            let comes = moved.iter().filter(|(bucket, _)| {
-                let own = transition.buckets.get(bucket).and_then(|own| own.n);
-                own.unwrap_or(self.replication_factor) == vnodes.table
-            });
+            let comes =
+                moved.iter().filter(|(bucket, _)| self.next_factor_of(bucket) == vnodes.table);
             comes.map(|(bucket, _)| Former { bucket: Some(bucket.clone()), ..vnodes.clone() })
         });
         brought.collect()
