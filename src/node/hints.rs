@@ -168,6 +168,11 @@ impl Hint {
     }
 }
 
+/// Whether an entry of `Space::Hints` can't be read.
+fn is_damaged(key: &[u8], value: &[u8]) -> bool {
+    parse_hint_key(key).is_err() || Hint::decode(value).is_err()
+}
+
 impl Node {
     /// The part of a write's batch that keeps it for replicas that are known not to take it. Under
     /// the key's lock.
@@ -329,6 +334,46 @@ impl Node {
             let _ = merged.merge(&record);
         }
         Ok((merged, purge))
+    }
+
+    /// Drops the hints that can't be read: nobody can be brought what they kept. How many.
+    pub(super) async fn drop_damaged_hints(&self) -> Result<u64, Refusal> {
+        let mut dropped = 0;
+        let mut range = KeyRange::all();
+        loop {
+            let page = self.store.scan(Space::Hints, range.clone(), PAGE).await;
+            let page = page.map_err(|_| Refusal::StoreFailed)?;
+            for (key, value) in &page.entries {
+                if is_damaged(key, value) && self.drop_if_damaged(key).await? {
+                    dropped += 1;
+                }
+            }
+            match page.next {
+                Some(next) => range = range.resume_at(next),
+                None => return Ok(dropped),
+            }
+        }
+    }
+
+    /// Drops a hint if it still can't be read, under its key's lock where that is known.
+    async fn drop_if_damaged(&self, key: &Bytes) -> Result<bool, Refusal> {
+        let place = parse_hint_key(key).ok().map(|(_, vnode, path)| Place::new(vnode, path));
+        let _guard = match &place {
+            Some(place) => Some(self.locks.lock(place.key()).await),
+            None => None,
+        };
+        let stored = self.store.get(Space::Hints, key.clone()).await;
+        if !stored.map_err(|_| Refusal::StoreFailed)?.is_some_and(|value| is_damaged(key, &value)) {
+            return Ok(false);
+        }
+        let path = place.map(|place| place.path);
+        tracing::warn!(key = ?path, "the loss of a damaged hint was accepted");
+        let mut batch = Batch::default();
+        batch.delete(Space::Hints, key.clone());
+        self.store.commit(batch, Syncing::Always).await.map_err(|_| Refusal::StoreFailed)?;
+        // It was counted only if it could be read at the start.
+        self.hints.doubt();
+        Ok(true)
     }
 
     /// How many hints are kept here for a key's replica.

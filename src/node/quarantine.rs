@@ -182,9 +182,9 @@ impl Node {
         }
     }
 
-    /// Gives up the keys whose only copies are damaged; how many.
+    /// Gives up the keys whose only copies are damaged, and the hints that are; how many.
     pub(super) async fn accept_loss(self: &Arc<Self>) -> Result<u64, Refusal> {
-        let mut released = 0;
+        let mut released = self.drop_damaged_hints().await?;
         for place in self.quarantine.places() {
             if !self.release(&place).await? {
                 // What was written since is damaged too.

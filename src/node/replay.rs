@@ -104,7 +104,8 @@ impl Node {
     fn parse_kept(&self, key: &Bytes, value: &Bytes) -> Option<(KeptHint, Hint)> {
         let parsed = KeptHint::parse(key.clone(), value.clone());
         if parsed.is_none() {
-            tracing::error!("a hint is damaged");
+            let path = parse_hint_key(key).ok().map(|(_, _, path)| path);
+            tracing::error!(key = ?path, "a hint is damaged, and stays until its loss is accepted with `starling cluster repair --accept-loss`");
             self.metrics.alarm("corrupt-hint");
         }
         parsed

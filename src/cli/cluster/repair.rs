@@ -23,7 +23,8 @@ pub(in crate::cli) struct RepairArgs {
     /// Wait until every two replicas were compared
     #[arg(long)]
     wait: bool,
-    /// Give up at last the keys whose only copies are damaged: they read as if never written
+    /// Give up at last the keys whose only copies are damaged (they read as if never written), and
+    /// damaged hints
     #[arg(long)]
     accept_loss: bool,
     /// Write the nodes' answers as JSON
@@ -90,7 +91,7 @@ pub(in crate::cli) async fn run(args: RepairArgs) -> anyhow::Result<Outcome> {
         released += begin(node, path).await?;
     }
     if args.accept_loss {
-        output::write(format!("{released} damaged keys were given up\n").as_bytes())?;
+        output::write(format!("{released} damaged records and hints were given up\n").as_bytes())?;
     }
     if args.wait {
         wait(&asked, begun).await?;

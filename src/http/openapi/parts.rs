@@ -220,7 +220,7 @@ fn single_parameters() -> Map<String, Value> {
             "AcceptLoss",
             query(
                 "accept_loss",
-                "Give up, on all nodes, the keys whose only copies are damaged",
+                "Give up, on all nodes, the keys whose only copies are damaged, and hints that are",
                 json!({"type": "boolean", "default": false}),
             ),
         ),

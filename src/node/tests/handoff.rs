@@ -1,5 +1,6 @@
 //! Hinted handoff and sloppy quorums (correctness, section 4).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -283,4 +284,30 @@ async fn where_no_hints_are_kept_none_is_counted() {
     let refused = world.put(1, &key, "v").sloppy().level(Level::All).send().await;
     assert!(matches!(refused, Err(OperationError::LevelNotReached { .. })), "{refused:?}");
     assert_eq!((1..=4).filter(|i| *i != 3).map(|i| world.count(i, Space::Hints)).sum::<usize>(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_hint_stays_until_its_loss_is_accepted() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    world.crash(3);
+    world.settle().await;
+    let (key, other) = (path("b", "k"), path("b", "other"));
+    world.put(1, &key, "v").ok().await;
+    world.put(1, &other, "v").ok().await;
+    let store = Arc::clone(&world.member(1).store);
+    let hints = store.entries(Space::Hints);
+    assert_eq!(hints.len(), 2);
+    let (hint, value) = &hints[0];
+    store.damage(Space::Hints, hint.clone(), value.slice(1..));
+    world.start(&[3]).await;
+    world.within(10, "the other one is gone", |world| world.count(1, Space::Hints) == 1).await;
+    assert_eq!(store.entries(Space::Hints)[0].0, hint);
+    let released = world.member(2).node.begin_repair(true).await.expect("all are up");
+    assert_eq!((released, world.count(1, Space::Hints)), (1, 0));
+    world.within(5, "none is counted", |world| world.member(1).node.hints_view().is_empty()).await;
+    let both = [key, other];
+    world
+        .within(60, "it has everything", |world| both.iter().all(|key| world.is_everywhere(key)))
+        .await;
 }
