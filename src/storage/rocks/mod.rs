@@ -255,7 +255,7 @@ impl Store for RocksStore {
         }
         Box::pin(async {
             let gone = |_| CommitError::Unknown { cause: EngineError::new(&"the writer is gone") };
-            outcome.await.map_err(gone)?
+            outcome.await.map_err(gone)?.outcome
         })
     }
 

@@ -19,7 +19,14 @@ const GROUP_BYTES: usize = 4 << 20;
 pub(super) struct Waiting {
     pub(super) batch: Batch,
     pub(super) syncing: Syncing,
-    pub(super) done: oneshot::Sender<Result<(), CommitError>>,
+    pub(super) done: oneshot::Sender<Written>,
+}
+
+/// What became of a batch.
+pub(super) struct Written {
+    pub(super) outcome: Result<(), CommitError>,
+    /// Back to where it was made: memory that another thread gives back is dear to the allocator.
+    pub(super) _batch: Batch,
 }
 
 #[derive(Default)]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::storage::{Batch, Change, CommitError, Durability, EngineError, Syncing};
 
 use super::open::Database;
-use super::queue::{Queue, Waiting};
+use super::queue::{Queue, Waiting, Written};
 
 /// How long an acknowledged write may stay unsynced with [`Durability::Interval`].
 const SYNC_INTERVAL: Duration = Duration::from_millis(100);
@@ -117,9 +117,9 @@ impl Writer {
         while self.queue.pop_group(&mut group) {
             let outcome = self.write(&group);
             self.counters.count_group(&group, &outcome);
-            for waiting in group.drain(..) {
+            for Waiting { batch, done, .. } in group.drain(..) {
                 // Whoever dropped the future does not want to know.
-                let _ = waiting.done.send(outcome.clone());
+                let _ = done.send(Written { outcome: outcome.clone(), _batch: batch });
             }
         }
     }
@@ -130,7 +130,7 @@ impl Writer {
             Syncing::Later => false,
             Syncing::Always => true,
         });
-        let mut writes = WriteBatch::default();
+        let mut writes = WriteBatch::with_capacity_bytes(encoded_bytes(group));
         for waiting in group {
             append(&mut writes, &waiting.batch, &self.database);
         }
@@ -151,6 +151,12 @@ impl Writer {
         }
         written.map_err(|error| unknown(&error))
     }
+}
+
+/// About how much a group takes in RocksDB's form.
+fn encoded_bytes(group: &[Waiting]) -> usize {
+    const HEAD_BYTES: usize = 12;
+    group.iter().fold(HEAD_BYTES, |bytes, waiting| bytes + waiting.batch.bytes())
 }
 
 fn append(writes: &mut WriteBatch, batch: &Batch, database: &Database) {
