@@ -4,6 +4,8 @@
 //! of correctness, section 7). A version that the receiver does not know is refused with one that
 //! it does, so that a rolling upgrade fails loudly and not by misreading.
 
+mod fixed;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,7 @@ use crate::types::{
 };
 
 /// The version of every message here.
-pub const MESSAGE_VERSION: u8 = 5;
+pub const MESSAGE_VERSION: u8 = 6;
 
 /// A request with what goes along with each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,11 +30,14 @@ pub struct Envelope {
     /// Who speaks.
     pub from: NodeId,
     /// Its data directory.
+    #[serde(with = "fixed")]
     pub incarnation: DataIncarnation,
     /// The data directory that is meant; `None` where the sender does not know yet. An address may
     /// have come to lead to another node.
+    #[serde(with = "fixed")]
     pub to: Option<DataIncarnation>,
     /// Its cluster state; `None` before there is one.
+    #[serde(with = "fixed")]
     pub stamp: Option<StateStamp>,
     /// How long the sender still waits, in milliseconds.
     pub timeout_ms: u32,
@@ -48,10 +53,13 @@ pub struct EnvelopeRef<'a> {
     /// Who speaks.
     pub from: &'a NodeId,
     /// Its data directory.
+    #[serde(with = "fixed")]
     pub incarnation: DataIncarnation,
     /// The data directory that is meant.
+    #[serde(with = "fixed")]
     pub to: Option<DataIncarnation>,
     /// Its cluster state.
+    #[serde(with = "fixed")]
     pub stamp: Option<StateStamp>,
     /// How long the sender still waits, in milliseconds.
     pub timeout_ms: u32,
