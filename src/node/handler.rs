@@ -10,7 +10,6 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::calls::deadline_of;
-use super::imprint::leaf_of;
 use super::instruments::PlantedBug;
 use super::replica::Place;
 use super::{Node, Phase};
@@ -58,16 +57,8 @@ impl Node {
         {
             return Err(Refusal::Repeated);
         }
-        match &envelope.request {
-            Request::Found(offer) => return self.answer_offer(offer).await,
-            Request::Hello(hello) => return self.answer_hello(&envelope, hello).await,
-            Request::State => return self.answer_state(),
-            Request::Describe => return self.answer_describe().await,
-            Request::Learn(state) => return self.answer_learn((**state).clone()).await,
-            Request::Join(candidate) => return self.answer_join((**candidate).clone()),
-            Request::Apply(change) => return self.answer_apply((**change).clone()).await,
-            Request::Recover(recovery) => return self.answer_recover((**recovery).clone()).await,
-            _ => {}
+        if is_of_any_state(&envelope.request) {
+            return Box::pin(self.reply_in_any_state(envelope)).await;
         }
         let at = self.check_sender(&envelope)?;
         let request_id = envelope.request_id;
@@ -79,16 +70,45 @@ impl Node {
                 let place = self.place(path, table)?;
                 self.answer_read(&at, place, part).await
             }
-            Request::Read { path, part, hinted: true, .. } => self.answer_hinted(path, part).await,
             Request::Merge { path, table, record, answers } => {
                 let place = self.place(path, table)?;
                 let merged = self.merge(&at, &place, record, &envelope.from, deadline).await?;
                 Ok(Answer::Merged(merged.filter(|_| answers)))
             }
+            Request::Write(write) => self.answer_write(&at, *write, deadline, request_id).await,
+            rarer => Box::pin(self.reply_to_rarer(at, rarer, envelope.from, deadline)).await,
+        }
+    }
+
+    /// Answers what those may ask, too, who are of another state or have none.
+    async fn reply_in_any_state(self: &Arc<Self>, envelope: Envelope) -> Reply {
+        match &envelope.request {
+            Request::Found(offer) => self.answer_offer(offer).await,
+            Request::Hello(hello) => self.answer_hello(&envelope, hello).await,
+            Request::State => self.answer_state(),
+            Request::Describe => self.answer_describe().await,
+            Request::Learn(state) => self.answer_learn((**state).clone()).await,
+            Request::Join(candidate) => self.answer_join((**candidate).clone()),
+            Request::Apply(change) => self.answer_apply((**change).clone()).await,
+            Request::Recover(recovery) => self.answer_recover((**recovery).clone()).await,
+            _ => Err(Refusal::Malformed),
+        }
+    }
+
+    /// Answers all but reads and writes. By itself, so that the futures of those are small: each is
+    /// copied more than once on its way into its task.
+    async fn reply_to_rarer(
+        self: &Arc<Self>,
+        at: StateStamp,
+        request: Request,
+        from: NodeId,
+        deadline: Instant,
+    ) -> Reply {
+        match request {
+            Request::Read { path, part, hinted: true, .. } => self.answer_hinted(path, part).await,
             Request::Hint { target, path, record } => {
                 self.answer_hint(target, path, record, deadline).await
             }
-            Request::Write(write) => self.answer_write(&at, *write, deadline, request_id).await,
             Request::Inspect { path } => Ok(Answer::Held(self.held(path).await?)),
             Request::Take { path, table } => self.answer_take(path, table).await,
             Request::Purge { vnode, order } => self.answer_purge(&at, vnode, order).await,
@@ -96,7 +116,7 @@ impl Node {
             Request::Vote(ask) => self.answer_vote(&at, *ask).await,
             Request::Progress => Ok(Answer::Progress(Box::new(self.progress().await))),
             request if request.kind().1 == Lane::Background => {
-                let (node, from) = (Arc::clone(self), envelope.from);
+                let node = Arc::clone(self);
                 let answering =
                     async move { node.answer_background(&at, request, &from, deadline).await };
                 self.tasks.in_background(answering).await
@@ -218,13 +238,22 @@ impl Node {
             stamp: version.stamp(),
         };
         let shape = self.shape();
-        let leaf = leaf_of(shape, &place.path);
+        let leaf = place.leaf(shape);
         Ok(Held {
             is_incomplete,
             versions: record.versions().iter().map(held).collect(),
             leaf_hash: self.trees.with(place.vnode, shape, |tree| tree.leaf(leaf)),
         })
     }
+}
+
+/// Whether a request is about the state itself, or about taking part in it.
+const fn is_of_any_state(request: &Request) -> bool {
+    use Request::{Apply, Describe, Found, Hello, Join, Learn, Recover, State};
+    matches!(
+        request,
+        Found(_) | Hello(_) | State | Describe | Learn(_) | Join(_) | Apply(_) | Recover(_)
+    )
 }
 
 /// A digest by which reads compare replicas: husks are as good as nothing, as both show nothing

@@ -13,7 +13,6 @@ use super::replica::Place;
 use crate::protocol::causality::{Entry, Survivors};
 use crate::protocol::merkle::{LeafIndex, Shape, change_hash};
 use crate::protocol::ring::token_of;
-use crate::storage::schema::tree_key;
 use crate::storage::{Batch, ReadError, Space, frame};
 use crate::types::KeyPath;
 
@@ -65,14 +64,19 @@ impl Deleted {
 impl Imprint {
     /// That of a record or its summary.
     pub(super) fn of<E: Entry>(record: &Survivors<E>) -> Self {
+        Self::with_digest(record, record.digest())
+    }
+
+    /// The same, of a record whose digest is known.
+    pub(super) fn with_digest<E: Entry>(record: &Survivors<E>, digest: u64) -> Self {
         if record.is_absent() || !KEEPS_TREES {
             Self::Absent
         } else if record.is_husk() {
-            Self::Husk(record.digest())
+            Self::Husk(digest)
         } else if record.all_tombstones() {
-            Self::Tombstones(record.digest())
+            Self::Tombstones(digest)
         } else {
-            Self::Live(record.digest())
+            Self::Live(digest)
         }
     }
 
@@ -129,7 +133,7 @@ impl Change {
     /// Adds to a batch what the record's change changes beside the record.
     pub(super) fn add_to(self, batch: &mut Batch, place: &Place, shape: Shape, now_ms: u64) {
         if self.before.in_tree() != self.after.in_tree() {
-            let key = tree_key(place.vnode, leaf_of(shape, &place.path).0, &place.path);
+            let key = place.tree_key(shape);
             match self.after.in_tree() {
                 Some(digest) => {
                     let value = encode_digest(&key, digest);
@@ -151,9 +155,9 @@ impl Change {
     }
 
     /// What it changes in the key's leaf.
-    pub(super) fn of_leaf(self, path: &KeyPath) -> u64 {
+    pub(super) fn of_leaf(self, place: &Place) -> u64 {
         let (before, after) = (self.before.in_tree(), self.after.in_tree());
-        if before == after { 0 } else { change_hash(path, before, after) }
+        if before == after { 0 } else { change_hash(place.path_bytes(), before, after) }
     }
 }
 
@@ -163,7 +167,7 @@ impl Node {
         self: &Arc<Self>,
         place: &Place,
     ) -> Result<Imprint, ReadError> {
-        let key = tree_key(place.vnode, leaf_of(self.shape(), &place.path).0, &place.path);
+        let key = place.tree_key(self.shape());
         let deleted = self.store.get(Space::Deletes, place.key().clone()).await?;
         let deleted = deleted.and_then(|value| Deleted::decode(&value).ok());
         let digest = self.store.get(Space::Trees, key.clone()).await?;

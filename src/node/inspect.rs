@@ -77,7 +77,7 @@ impl Node {
             }
             if let Some(digest) = imprint.in_tree() {
                 let tree = trees.entry(vnode).or_insert_with(|| Tree::empty(shape));
-                tree.change(leaf, entry_hash(&path, digest));
+                tree.change(leaf, entry_hash(&path.to_bytes(), digest));
             }
         }
         wrong.extend(

@@ -230,7 +230,8 @@ impl Node {
         (held, too_early): (&KeyGuard, Option<Record>),
     ) -> Result<(Option<Carried>, Option<(Bytes, Change)>), Refusal> {
         let Carried { record: stored, purge } = carried;
-        let incoming = Record::from_stored_bytes(stored.clone()).map_err(|_| Refusal::Malformed)?;
+        let incoming = Record::from_stored_with_digest(stored.clone());
+        let (incoming, their_digest) = incoming.map_err(|_| Refusal::Malformed)?;
         self.refuse_misplaced(place)?;
         self.meet_number_of(place, purge).await?;
         let (stored_here, imprint) = self.record_to_change(place, held).await?;
@@ -244,9 +245,10 @@ impl Node {
         self.alarm_about(place, &merge);
         let purge = self.vnodes.purge_number(place.vnode);
         let differs = !is_absent && record != incoming;
-        let bytes = if differs { record.to_stored_bytes() } else { stored };
+        let (bytes, digest) =
+            if differs { record.to_stored_with_digest() } else { (stored, their_digest) };
         let differing = differs.then(|| Carried { record: bytes.clone(), purge });
-        let change = Change { before: imprint, after: Imprint::of(&record) };
+        let change = Change { before: imprint, after: Imprint::with_digest(&record, digest) };
         Ok((differing, merge.changed.then_some((bytes, change))))
     }
 

@@ -21,8 +21,10 @@ use super::{Node, Phase};
 use crate::peer::messages::{Carried, Refusal};
 use crate::protocol::causality::{Content, Context, DecodeError, Dot, Record, Summary};
 use crate::protocol::cluster::StateStamp;
+use crate::protocol::merkle::{LeafIndex, Shape};
 use crate::protocol::operation::{Condition, EtagSet, Seen};
-use crate::storage::schema::record_key;
+use crate::protocol::ring::token_of_bytes;
+use crate::storage::schema::{path_of_record_key, record_key, tree_key_of};
 use crate::storage::{
     Batch, BoxFuture, Cached, CommitError, EngineError, ReadError, Space, Syncing,
 };
@@ -45,6 +47,21 @@ impl Place {
     /// Where its record is stored, and what its lock goes by.
     pub(super) fn key(&self) -> &Bytes {
         &self.key
+    }
+
+    /// The path's bytes.
+    pub(super) fn path_bytes(&self) -> &[u8] {
+        path_of_record_key(&self.key)
+    }
+
+    /// Where it lies in its vnode's tree.
+    pub(super) fn leaf(&self, shape: Shape) -> LeafIndex {
+        shape.leaf_of(token_of_bytes(self.path_bytes()))
+    }
+
+    /// Where the digest of its record stands.
+    pub(super) fn tree_key(&self, shape: Shape) -> Bytes {
+        tree_key_of(self.leaf(shape).0, &self.key)
     }
 }
 
@@ -302,10 +319,11 @@ impl Node {
         if is_put && record.versions().len() > self.settings.max_siblings {
             return Err(MintError::TooManySiblings(Box::new(before)));
         }
-        let stored = Carried { record: record.to_stored_bytes(), purge };
+        let (bytes, digest) = record.to_stored_with_digest();
+        let stored = Carried { record: bytes.clone(), purge };
         let write = RecordChange {
-            record: stored.record.clone(),
-            change: Change { before: imprint, after: Imprint::of(&record) },
+            record: bytes,
+            change: Change { before: imprint, after: Imprint::with_digest(&record, digest) },
             carries: Carries::MintedDot,
             beside: self.hints_for_absent(place, &mint.absent).await,
         };
@@ -358,12 +376,12 @@ impl Node {
         place: &Place,
         held: &KeyGuard,
     ) -> Result<(Record, Imprint), Refusal> {
-        match self.load(place, Record::from_stored_bytes).await {
-            Ok(record) => {
-                let record = record.unwrap_or_default();
-                let imprint = Imprint::of(&record);
+        match self.load(place, Record::from_stored_with_digest).await {
+            Ok(Some((record, digest))) => {
+                let imprint = Imprint::with_digest(&record, digest);
                 Ok((record, imprint))
             }
+            Ok(None) => Ok((Record::absent(), Imprint::Absent)),
             Err(Unreadable::Failed) => Err(Refusal::StoreFailed),
             Err(Unreadable::Corrupt) => {
                 self.note_corrupt(place.vnode);
@@ -446,9 +464,10 @@ impl Node {
         record: &Record,
         guard: KeyGuard,
     ) -> bool {
+        let (bytes, digest) = record.to_stored_with_digest();
         let write = RecordChange {
-            record: record.to_stored_bytes(),
-            change: Change { before, after: Imprint::of(record) },
+            record: bytes,
+            change: Change { before, after: Imprint::with_digest(record, digest) },
             carries: Carries::OthersDots,
             beside: HintsOfBatch::default(),
         };

@@ -2,8 +2,9 @@
 //! section 6, "Strip"). In whichever vnode that would be: a write that was minted in one may go on in
 //! another, once its bucket has another n.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use foldhash::HashMap;
 
 use super::replica::Place;
 use crate::types::KeyPath;

@@ -5,21 +5,22 @@
 //! batch's outcome is unknown, what became of the record is looked at under the key's lock; where
 //! that can't be told, the tree is *in doubt* and is made anew before it is compared again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use foldhash::HashMap;
 
 use super::Node;
 use super::directory::{Directory, DirectoryError};
-use super::imprint::{Change, Deleted, DeletedKind, Imprint, decode_digest, leaf_of};
+use super::imprint::{Change, Deleted, DeletedKind, Imprint, decode_digest};
 use super::instruments::PlantedBug;
 use super::pace::Pace;
 use super::replica::Place;
 use crate::protocol::causality::Summary;
 use crate::protocol::merkle::{LeafIndex, Shape, Tree, entry_hash};
-use crate::storage::schema::{leaf_range, parse_record_key, parse_tree_key, tree_key, vnode_range};
+use crate::storage::schema::{leaf_range, parse_record_key, parse_tree_key, vnode_range};
 use crate::storage::{Batch, KeyRange, ReadError, ScanLimit, Space, Store, Syncing};
 use crate::types::{KeyPath, VnodeId};
 
@@ -38,9 +39,9 @@ pub(super) struct Trees {
 impl Trees {
     /// Changes a tree, and the counts of deleted records.
     pub(super) fn change(&self, shape: Shape, place: &Place, change: Change) {
-        let in_leaf = change.of_leaf(&place.path);
+        let in_leaf = change.of_leaf(place);
         if in_leaf != 0 {
-            let leaf = leaf_of(shape, &place.path);
+            let leaf = place.leaf(shape);
             self.with(place.vnode, shape, |tree| tree.change(leaf, in_leaf));
         }
         self.count(change.before, -1);
@@ -114,7 +115,7 @@ impl Trees {
                 let Ok((vnode, leaf, path)) = parse_tree_key(key) else { continue };
                 match decode_digest(key, value) {
                     Some(digest) if (leaf as usize) < shape.leaves() => {
-                        let change = entry_hash(&path, digest);
+                        let change = entry_hash(&path.to_bytes(), digest);
                         self.with(vnode, shape, |tree| tree.change(LeafIndex(leaf), change));
                     }
                     _ => self.doubt(vnode),
@@ -243,7 +244,7 @@ impl Node {
         if self.drop_if_left_over(place).await {
             return Ok(());
         }
-        let key = tree_key(place.vnode, leaf_of(shape, &place.path).0, &place.path);
+        let key = place.tree_key(shape);
         let is_right = match Summary::from_stored_bytes(stored) {
             Ok(summary) => {
                 let digest = self.store.get(Space::Trees, key.clone()).await?;
@@ -365,7 +366,8 @@ impl Node {
         for _ in 0..TRIES {
             let before = self.trees.with(vnode, shape, |tree| tree.leaf(leaf));
             let entries = self.leaf_entries(vnode, leaf).await?;
-            let hash = entries.iter().fold(0, |sum, (path, d)| sum ^ entry_hash(path, *d));
+            let of_entry = |(path, digest): &(KeyPath, u64)| entry_hash(&path.to_bytes(), *digest);
+            let hash = entries.iter().fold(0, |sum, entry| sum ^ of_entry(entry));
             // Whoever changes a key holds its lock until the tree in memory has changed too.
             for (path, _) in &entries {
                 drop(self.locks.lock(Place::new(vnode, path.clone()).key()).await);

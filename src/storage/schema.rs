@@ -152,6 +152,14 @@ pub fn record_key(vnode: VnodeId, path: &KeyPath) -> Bytes {
     bytes.freeze()
 }
 
+/// The bytes of the path in what [`record_key`] returned.
+///
+/// # Panics
+/// If it did not return these bytes.
+pub fn path_of_record_key(key: &[u8]) -> &[u8] {
+    &key[VNODE_PREFIX_BYTES..]
+}
+
 /// The reverse of [`record_key`].
 ///
 /// # Errors
@@ -191,12 +199,19 @@ pub fn bucket_range(vnode: VnodeId, bucket: &Bucket) -> KeyRange {
 
 /// Where the digest of a key's record stands, in `Space::Trees`.
 pub fn tree_key(vnode: VnodeId, leaf: u32, path: &KeyPath) -> Bytes {
-    let (bucket, key) = (path.bucket.as_str().as_bytes(), path.key.as_bytes());
-    let mut bytes = with_vnode(vnode, 4 + bucket.len() + 1 + key.len());
+    tree_key_of(leaf, &record_key(vnode, path))
+}
+
+/// The same, by where the record stands.
+///
+/// # Panics
+/// If [`record_key`] did not return that.
+pub fn tree_key_of(leaf: u32, record_key: &[u8]) -> Bytes {
+    let (vnode, path) = record_key.split_at(VNODE_PREFIX_BYTES);
+    let mut bytes = BytesMut::with_capacity(record_key.len() + 4);
+    bytes.put_slice(vnode);
     bytes.put_u32(leaf);
-    bytes.put_slice(bucket);
-    bytes.put_u8(0);
-    bytes.put_slice(key);
+    bytes.put_slice(path);
     bytes.freeze()
 }
 
@@ -319,6 +334,8 @@ mod tests {
             vnode in vnodes(), leaf: u32, other: u32, path in paths(),
         ) {
             let key = tree_key(vnode, leaf, &path);
+            let record = record_key(vnode, &path);
+            prop_assert_eq!(path_of_record_key(&record), &path.to_bytes()[..]);
             prop_assert_eq!(parse_tree_key(&key), Ok((vnode, leaf, path)));
             prop_assert!(vnode_range(vnode).contains(&key));
             prop_assert_eq!(leaf_range(vnode, other).contains(&key), other == leaf);

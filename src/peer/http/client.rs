@@ -1,11 +1,11 @@
 //! The dialling side: [`HttpTransport`].
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt as _};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use rand::SeedableRng;

@@ -1,10 +1,10 @@
 //! The dialling side of one connection: calls that wait for their answers.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 

@@ -59,7 +59,7 @@ pub enum DecodeError {
 impl Survivors<Version> {
     /// The record as it is sent: canonical, and without a checksum of the whole.
     pub fn to_bytes(&self) -> Bytes {
-        self.encode(0).into()
+        self.encode(0).0.into()
     }
 
     /// Reads a record that was sent, and checks each value against its checksum. The values share
@@ -68,7 +68,7 @@ impl Survivors<Version> {
     /// # Errors
     /// [`DecodeError::NewerFormat`], [`DecodeError::Malformed`].
     pub fn from_bytes(bytes: Bytes) -> Result<Self, DecodeError> {
-        let record = decode_record(&bytes)?;
+        let (record, _) = decode_record(&bytes)?;
         let whole = |version: &Version| version.content().checksum() == version.checksum();
         if record.versions().iter().all(whole) {
             Ok(record)
@@ -79,10 +79,15 @@ impl Survivors<Version> {
 
     /// The record as it is stored: with a checksum over everything.
     pub fn to_stored_bytes(&self) -> Bytes {
-        let mut out = self.encode(CHECKSUM_BYTES);
+        self.to_stored_with_digest().0
+    }
+
+    /// The same, and the record's digest, which costs less along with it than by itself.
+    pub fn to_stored_with_digest(&self) -> (Bytes, u64) {
+        let (mut out, digest) = self.encode(CHECKSUM_BYTES);
         let checksum = xxh3_64(&out);
         out.extend_from_slice(&checksum.to_be_bytes());
-        out.into()
+        (out.into(), digest)
     }
 
     /// Reads a stored record. The values share the given bytes.
@@ -90,19 +95,29 @@ impl Survivors<Version> {
     /// # Errors
     /// [`DecodeError`]; [`DecodeError::Checksum`] for whatever was damaged.
     pub fn from_stored_bytes(bytes: Bytes) -> Result<Self, DecodeError> {
+        Ok(Self::from_stored_with_digest(bytes)?.0)
+    }
+
+    /// The same, and the record's digest, which costs less along with it than by itself.
+    ///
+    /// # Errors
+    /// Those of [`Self::from_stored_bytes`].
+    pub fn from_stored_with_digest(bytes: Bytes) -> Result<(Self, u64), DecodeError> {
         // The checksum of the whole covers the values, so they are not hashed a second time.
         let whole = checked_whole(&bytes)?.len();
         decode_record(&bytes.slice(..whole))
     }
 
-    fn encode(&self, extra_capacity: usize) -> Vec<u8> {
+    /// The record's bytes and its digest.
+    fn encode(&self, extra_capacity: usize) -> (Vec<u8>, u64) {
         let values: usize = self.live_values().map(Value::encoded_len_hint).sum();
         let state = self.context().encoded_len() + 40 * self.versions().len();
         let mut out = Vec::with_capacity(16 + state + values + extra_capacity);
         out.push(FORMAT);
         put_state(&mut out, self);
+        let digest = xxh3_64(&out[1..]);
         self.live_values().for_each(|value| value.encode_into(&mut out));
-        out
+        (out, digest)
     }
 
     fn live_values(&self) -> impl Iterator<Item = &Value> {
@@ -173,9 +188,11 @@ fn formatted(bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {
     }
 }
 
-fn decode_record(bytes: &Bytes) -> Result<Record, DecodeError> {
+/// The record and its digest: its state has this one encoding only.
+fn decode_record(bytes: &Bytes) -> Result<(Record, u64), DecodeError> {
     let mut reader = formatted(bytes)?;
     let Summary { context, versions: heads } = decode_state(&mut reader)?;
+    let digest = xxh3_64(&bytes[1..bytes.len() - reader.left()]);
     let mut versions = SmallVec::new();
     for head in heads {
         let content = match head.deleted {
@@ -185,7 +202,7 @@ fn decode_record(bytes: &Bytes) -> Result<Record, DecodeError> {
         versions.push(Version::from_parts(head, content));
     }
     reader.finish()?;
-    Ok(Record { context, versions })
+    Ok((Record { context, versions }, digest))
 }
 
 fn decode_state(reader: &mut Reader<'_>) -> Result<Summary, Malformed> {

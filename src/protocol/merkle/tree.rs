@@ -1,10 +1,8 @@
 //! One tree: its leaves, and what is derived from them.
 
-use smallvec::SmallVec;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::shape::{LeafIndex, Shape};
-use crate::types::KeyPath;
 
 /// A hash tree. Branches without keys take no memory for their leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,23 +19,16 @@ struct Branch {
     leaves: Option<Box<[u64]>>,
 }
 
-/// What a key with a record of this digest adds to its leaf.
-pub fn entry_hash(path: &KeyPath, digest: u64) -> u64 {
-    change_hash(path, None, Some(digest))
+/// What a key with a record of this digest adds to its leaf: xxh3-64 of the bytes of its path, seeded
+/// with the digest.
+pub fn entry_hash(path: &[u8], digest: u64) -> u64 {
+    xxh3_64_with_seed(path, digest)
 }
 
 /// How a key changes its leaf as its digest goes from one to another; `None` is that of no record.
-pub fn change_hash(path: &KeyPath, before: Option<u64>, after: Option<u64>) -> u64 {
-    let mut bytes = SmallVec::<[u8; 128]>::new();
-    path.parts().iter().for_each(|part| bytes.extend_from_slice(part));
-    let path_bytes = bytes.len();
-    let mut hash = 0;
-    for digest in before.into_iter().chain(after) {
-        bytes.truncate(path_bytes);
-        bytes.extend_from_slice(&digest.to_be_bytes());
-        hash ^= xxh3_64(&bytes);
-    }
-    hash
+pub fn change_hash(path: &[u8], before: Option<u64>, after: Option<u64>) -> u64 {
+    let digests = before.into_iter().chain(after);
+    digests.fold(0, |hash, digest| hash ^ entry_hash(path, digest))
 }
 
 /// What a child adds to what stands above it. Nothing, where it holds no key.

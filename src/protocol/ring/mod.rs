@@ -76,5 +76,10 @@ pub fn token_of(path: &KeyPath) -> Token {
     // In one piece: hashing in several costs several times as much.
     let mut bytes = SmallVec::<[u8; 128]>::new();
     path.parts().iter().for_each(|part| bytes.extend_from_slice(part));
-    Token::new(xxh3_64(&bytes))
+    token_of_bytes(&bytes)
+}
+
+/// The same, of the bytes of a path.
+pub fn token_of_bytes(path: &[u8]) -> Token {
+    Token::new(xxh3_64(path))
 }

@@ -50,6 +50,9 @@ proptest! {
         assert_eq!(stored.slice(..sent.len()), sent);
         assert_eq!(Record::from_bytes(sent).as_ref(), Ok(&record));
         assert_eq!(Record::from_stored_bytes(stored.clone()).as_ref(), Ok(&record));
+        let digest = record.digest();
+        assert_eq!(record.to_stored_with_digest(), (stored.clone(), digest));
+        assert_eq!(Record::from_stored_with_digest(stored.clone()).map(|(_, d)| d), Ok(digest));
         let summary = Summary::from(&record);
         assert_eq!(Summary::from_stored_bytes(&stored).as_ref(), Ok(&summary));
         assert_eq!(Summary::from_bytes(&summary.to_bytes()), Ok(summary));
