@@ -28,7 +28,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use self::load::generator::fill as put;
-use self::stored::{PARTITIONS, path, put_into, vnode};
+use self::stored::{PARTITIONS, path, put_into, settle, vnode};
 use self::together::{Cluster, client, get, ready};
 
 const VALUE_BYTES: usize = 100;
@@ -105,6 +105,9 @@ async fn anti_entropy(keys: u32) -> anyhow::Result<()> {
     );
     for lost in [10, 10_000] {
         lose(&data(1), keys, lost).await?;
+        for i in 0..2 {
+            settle(&data(i)).await?;
+        }
         differing(&cluster, lost).await?;
     }
     killed(&cluster).await

@@ -2,6 +2,7 @@
 //! fast a cluster takes them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use starling::protocol::causality::{Content, Context, Record, Value};
 use starling::protocol::ring::token_of;
@@ -10,6 +11,7 @@ use starling::storage::{Batch, RocksOptions, RocksStore, Space, Store, Syncing};
 use starling::types::{
     ActorId, Bucket, HlcStamp, Key, KeyPath, PartitionCount, ReplicationFactor, VnodeId,
 };
+use tokio::time::sleep;
 
 /// How many partitions a ring has where nothing else is asked for.
 pub const PARTITIONS: u32 = 1_024;
@@ -54,5 +56,23 @@ pub async fn put_into(
         }
     }
     store.commit(batch, Syncing::Always).await?;
+    Ok(store.close().await?)
+}
+
+/// Waits until a directory's files are merged as far as they will be: else that goes on beside what is
+/// measured, on the same processors.
+///
+/// # Errors
+/// What the store says.
+#[allow(dead_code, reason = "not every benchmark measures what this would disturb")]
+pub async fn settle(directory: &Path) -> anyhow::Result<()> {
+    const QUIET_FOR: u32 = 10;
+    let store = RocksStore::open(directory, &RocksOptions::default())?;
+    let mut quiet = 0;
+    while quiet < QUIET_FOR {
+        sleep(Duration::from_millis(100)).await;
+        let is_quiet = store.statistics().pending_compaction_bytes == 0;
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+    }
     Ok(store.close().await?)
 }

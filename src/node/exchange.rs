@@ -13,24 +13,29 @@
 //! Records are merged, each under its key's lock. Husks are not in the trees; a record that meets
 //! one is answered with the husk.
 
-use std::collections::BTreeSet;
+mod parcel;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::calls::PeerFailure;
 use super::layout::{Layout, Peer};
+use super::merge::{Merged, Records};
 use super::pace::Pace;
 use super::replica::Place;
 use super::{Node, Phase};
-use crate::peer::messages::{Answer, Carried, KeysAnswer, Refusal, Reply, Request};
+use crate::peer::messages::{Answer, KeysAnswer, KeysOfVnode, Refusal, Reply, Request};
 use crate::protocol::cluster::StateStamp;
-use crate::protocol::merkle::{LeafIndex, compare, differing};
+use crate::protocol::merkle::{Comparison, LeafIndex, compare, differing};
 use crate::storage::Syncing;
 use crate::types::{KeyPath, NodeId, VnodeId};
+use parcel::{Leaf, Parcel};
 
 /// How long one message may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,29 +46,25 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How soon a comparison is tried again that would do the work of something under way.
 const LATER: Duration = Duration::from_secs(1);
 
-/// How many vnodes are exchanged at once; while clients are being served, one.
-const VNODES_TOGETHER: usize = 16;
+/// How many parcels are exchanged at once, and of how many vnodes each is at most; while clients are being
+/// served, one of one.
+const PARCELS_TOGETHER: usize = 4;
+const VNODES_IN_A_PARCEL: usize = 16;
 
 /// How many vnodes are compared in one message below the roots.
-const VNODES_AT_ONCE: usize = 32;
+const VNODES_AT_ONCE: usize = 128;
 
 /// How many keys are listed in one message; one leaf's are not divided.
 const KEYS_AT_ONCE: usize = 4_096;
 
-/// How many leaves of a vnode are listed in one message.
+/// How many leaves are listed in one message.
 const LEAVES_AT_ONCE: usize = 1_024;
 
 /// The records of one message, in bytes; a single larger one goes alone.
 const RECORD_BYTES: usize = 1 << 20;
 
-/// How often the same leaves are exchanged before the next round has to go on.
-const ROUNDS: u32 = 256;
-
 /// Why a vnode was not brought to the same state on both sides.
 type Failure = PeerFailure;
-
-/// For each record that was merged, what is there then, if it is something else than what came.
-type Merged = Vec<(KeyPath, Result<Option<Carried>, Refusal>)>;
 
 impl Node {
     /// Compares what is shared with each peer, as it is due, until the node stops.
@@ -194,9 +195,8 @@ impl Node {
                 });
                 Ok(Answer::Differing(places.collect::<Result<_, _>>()?))
             }
-            Request::Keys { vnode, leaves, entries } => {
-                self.answer_keys(vnode, &leaves, &entries).await
-            }
+            Request::Keys(lists) => self.answer_keys(lists).await,
+            Request::Deliver(parts) => self.answer_deliver(at, parts, from, deadline).await,
             Request::Push { vnode, records } => {
                 self.answer_push(at, vnode, records, from, deadline).await
             }
@@ -231,41 +231,89 @@ impl Node {
         layout.has_role(vnode).then_some(()).ok_or(Refusal::NoReplica)
     }
 
-    async fn answer_keys(
+    /// Says what has to be exchanged of the keys that a peer lists, and gives what it may lack, as much
+    /// as fits into one answer.
+    async fn answer_keys(self: &Arc<Self>, lists: Vec<KeysOfVnode>) -> Reply {
+        let lists: Vec<Result<KeysOfVnode, Refusal>> =
+            lists.into_iter().map(|list| self.owned(list.vnode).map(|()| list)).collect();
+        let of_list = |list: &KeysOfVnode| -> Vec<Leaf> {
+            list.leaves.iter().map(|leaf| (list.vnode, *leaf)).collect()
+        };
+        let leaves: Vec<Leaf> = lists.iter().flatten().flat_map(of_list).collect();
+        let mine = self.entries_of(&leaves, usize::MAX).await;
+        let mut mine = mine.map_err(|_| Refusal::StoreFailed)?.into_iter();
+        let compared = lists.into_iter().map(|list| {
+            let list = list?;
+            let mine: Vec<_> = mine.by_ref().take(list.leaves.len()).flatten().collect();
+            Ok((list.vnode, compare(&mine, &list.entries)))
+        });
+        let compared: Vec<Result<(VnodeId, Comparison), Refusal>> = compared.collect();
+        let given = compared.iter().flatten().flat_map(|(vnode, comparison)| {
+            comparison.given.iter().map(|path| Place::new(*vnode, path.clone()))
+        });
+        let given: Vec<Place> = given.collect();
+        self.warm_places(given.iter()).await;
+        let mut bytes = 0;
+        let mut answers = Vec::with_capacity(compared.len());
+        for compared in compared {
+            answers.push(match compared {
+                Ok((vnode, comparison)) => Ok(self.give_some(vnode, comparison, &mut bytes).await),
+                Err(refusal) => Err(refusal),
+            });
+        }
+        Ok(Answer::Keys(answers))
+    }
+
+    /// What to answer of one vnode, beside so many bytes of others.
+    async fn give_some(
         self: &Arc<Self>,
         vnode: VnodeId,
-        leaves: &[LeafIndex],
-        theirs: &[(KeyPath, u64)],
-    ) -> Reply {
-        self.owned(vnode)?;
-        let mine = self.entries_of(vnode, leaves, usize::MAX).await;
-        let (_, mine) = mine.map_err(|_| Refusal::StoreFailed)?;
-        let comparison = compare(&mine, theirs);
-        self.warm(vnode, &comparison.given).await;
+        comparison: Comparison,
+        bytes: &mut usize,
+    ) -> KeysAnswer {
         let mut answer = KeysAnswer::default();
-        let mut bytes = 0;
         for path in comparison.given {
-            if bytes >= RECORD_BYTES {
+            if *bytes >= RECORD_BYTES {
                 answer.has_more = true;
                 break;
             }
             // Else it is gone or damaged since it was listed.
             if let Ok(Some(carried)) = self.carried(&Place::new(vnode, path.clone())).await {
-                bytes += carried.record.len();
+                *bytes += carried.record.len();
                 answer.records.push((path, carried));
             }
         }
         answer.has_more |= comparison.wanted.len() > KEYS_AT_ONCE;
         answer.wanted = comparison.wanted;
         answer.wanted.truncate(KEYS_AT_ONCE);
-        Ok(Answer::Keys(answer))
+        answer
+    }
+
+    /// Merges a peer's records of several vnodes.
+    async fn answer_deliver(
+        self: &Arc<Self>,
+        at: &StateStamp,
+        parts: Vec<(VnodeId, Records)>,
+        from: &NodeId,
+        deadline: Instant,
+    ) -> Reply {
+        let vnodes: Vec<VnodeId> = parts.iter().map(|(vnode, _)| *vnode).collect();
+        let owned = parts.into_iter().filter(|(vnode, _)| self.owned(*vnode).is_ok()).collect();
+        let from = (from, Syncing::AsConfigured);
+        let mut merged: BTreeMap<VnodeId, Merged> =
+            self.merge_vnodes(at, owned, from, deadline).await.into_iter().collect();
+        let answers = vnodes.into_iter().map(|vnode| {
+            let merged = merged.remove(&vnode).ok_or(Refusal::NoReplica)?;
+            merged.into_iter().map(|(_, merged)| merged).collect()
+        });
+        Ok(Answer::Delivered(answers.collect()))
     }
 
     pub(super) async fn answer_push(
         self: &Arc<Self>,
         at: &StateStamp,
         vnode: VnodeId,
-        records: Vec<(KeyPath, Carried)>,
+        records: Records,
         from: &NodeId,
         deadline: Instant,
     ) -> Reply {
@@ -301,15 +349,6 @@ impl Moved {
     }
 }
 
-/// The exchange of one vnode with a peer.
-struct Pairing<'a> {
-    node: &'a Arc<Node>,
-    at: StateStamp,
-    peer: &'a Arc<Peer>,
-    vnode: VnodeId,
-    moved: Moved,
-}
-
 impl<'a> Exchange<'a> {
     fn new(node: &'a Arc<Node>, layout: &Layout, peer: &'a Arc<Peer>) -> Self {
         let pace = Pace::new(node, node.settings.repair.max_bytes_per_second);
@@ -326,30 +365,26 @@ impl<'a> Exchange<'a> {
 
     /// Exchanges what differs of some vnodes; returns those that are done.
     async fn vnodes(&mut self, vnodes: &[VnodeId]) -> Result<Vec<VnodeId>, Failure> {
-        let leaves = self.differing_leaves(vnodes).await?;
-        let mut done = Vec::new();
-        let mut failure = None;
-        let mut left = leaves.as_slice();
-        while !left.is_empty() {
-            let most = if self.pace.are_clients_served() { 1 } else { VNODES_TOGETHER };
-            let (together, rest) = left.split_at(most.min(left.len()));
-            left = rest;
-            let pairings = together.iter().map(|(vnode, leaves)| {
-                let moved = Moved::default();
-                let (node, at, peer) = (self.node, self.at, self.peer);
-                Pairing { node, at, peer, vnode: *vnode, moved }.run(leaves)
-            });
-            let mut bytes = 0;
-            for (vnode, moved, outcome) in join_all(pairings).await {
-                bytes += moved.bytes;
-                self.moved.add(moved);
-                match outcome {
-                    Ok(()) => done.push(vnode),
-                    Err(error @ PeerFailure::Transport(_)) => return Err(error),
-                    Err(error) => failure = Some(error),
-                }
+        let mut left = VecDeque::from(self.differing_leaves(vnodes).await?);
+        let (node, at, peer) = (self.node, self.at, self.peer);
+        let (mut done, mut failure) = (Vec::new(), None);
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            let is_quiet = !self.pace.are_clients_served();
+            let (parcels, of_vnodes) =
+                if is_quiet { (PARCELS_TOGETHER, VNODES_IN_A_PARCEL) } else { (1, 1) };
+            while under_way.len() < parcels && !left.is_empty() {
+                let parcel = left.drain(..of_vnodes.min(left.len()));
+                let leaves = parcel
+                    .flat_map(|(vnode, leaves)| leaves.into_iter().map(move |leaf| (vnode, leaf)));
+                under_way.push(Parcel::new(node, at, peer).exchange(leaves.collect()));
             }
-            self.pace.rest(bytes).await;
+            let Some(delivered) = under_way.next().await else { break };
+            let delivered = delivered?;
+            self.moved.add(delivered.moved);
+            done.extend(delivered.done);
+            failure = delivered.failure.or(failure);
+            self.pace.rest(delivered.moved.bytes).await;
         }
         if let Some(why) = failure {
             tracing::debug!(peer = %self.peer.id, %why, "a vnode could not be brought together yet");
@@ -398,136 +433,6 @@ impl<'a> Exchange<'a> {
             }
         }
         Ok(found)
-    }
-}
-
-impl Pairing<'_> {
-    /// Exchanges what differs in some leaves.
-    async fn run(mut self, leaves: &[LeafIndex]) -> (VnodeId, Moved, Result<(), Failure>) {
-        let outcome = self.leaves(leaves).await;
-        (self.vnode, self.moved, outcome)
-    }
-
-    async fn leaves(&mut self, leaves: &[LeafIndex]) -> Result<(), Failure> {
-        let mut left = leaves;
-        while !left.is_empty() {
-            let most = &left[..left.len().min(LEAVES_AT_ONCE)];
-            let (count, entries) = self.entries(most, KEYS_AT_ONCE).await?;
-            let (group, rest) = left.split_at(count);
-            left = rest;
-            self.group(group, entries).await?;
-        }
-        Ok(())
-    }
-
-    async fn entries(
-        &self,
-        leaves: &[LeafIndex],
-        enough: usize,
-    ) -> Result<(usize, Vec<(KeyPath, u64)>), Failure> {
-        let entries = self.node.entries_of(self.vnode, leaves, enough).await;
-        entries.map_err(|_| PeerFailure::Refused(Refusal::StoreFailed))
-    }
-
-    /// Exchanges what differs in leaves that are listed in one message, until all was.
-    async fn group(
-        &mut self,
-        leaves: &[LeafIndex],
-        mut entries: Vec<(KeyPath, u64)>,
-    ) -> Result<(), Failure> {
-        for _ in 0..ROUNDS {
-            self.moved.bytes += entries.iter().map(|(path, _)| path_bytes(path) + 8).sum::<u64>();
-            let request = Request::Keys { vnode: self.vnode, leaves: leaves.to_vec(), entries };
-            let answer = match call(self.node, &self.at, self.peer, request).await? {
-                Answer::Keys(answer) => answer,
-                _ => return Err(PeerFailure::WrongAnswer),
-            };
-            let has_more = answer.has_more;
-            self.exchange(answer).await?;
-            if !has_more {
-                return Ok(());
-            }
-            entries = self.entries(leaves, usize::MAX).await?.1;
-        }
-        Err(PeerFailure::WrongAnswer)
-    }
-
-    /// Takes what the peer gives and gives what it wants.
-    async fn exchange(&mut self, answer: KeysAnswer) -> Result<(), Failure> {
-        let deadline = Instant::now() + CALL_TIMEOUT;
-        let mut failure = None;
-        self.moved.records += answer.records.len() as u64;
-        self.moved.bytes += answer.records.iter().map(|(_, c)| c.record.len() as u64).sum::<u64>();
-        let merged = self.merge(answer.records, deadline).await;
-        let mut wanted: BTreeSet<KeyPath> = answer.wanted.into_iter().collect();
-        for (path, merged) in merged {
-            match merged {
-                // It came to something else here than what the peer has.
-                Ok(Some(_)) => drop(wanted.insert(path)),
-                Ok(None) => {}
-                Err(refusal) => failure = Some(PeerFailure::Refused(refusal)),
-            }
-        }
-        let (mut batch, mut size) = (Vec::new(), 0);
-        let wanted: Vec<KeyPath> = wanted.into_iter().collect();
-        self.node.warm(self.vnode, &wanted).await;
-        for path in wanted {
-            let carried = self.node.carried(&Place::new(self.vnode, path.clone())).await;
-            let Ok(Some(carried)) = carried else { continue };
-            size += carried.record.len();
-            batch.push((path, carried));
-            if size >= RECORD_BYTES {
-                self.push(std::mem::take(&mut batch)).await?;
-                size = 0;
-            }
-        }
-        self.push(batch).await?;
-        failure.map_or(Ok(()), Err)
-    }
-
-    async fn merge(&self, records: Vec<(KeyPath, Carried)>, deadline: Instant) -> Merged {
-        let from = (&self.peer.id, Syncing::AsConfigured);
-        self.node.merge_all(&self.at, self.vnode, records, from, deadline).await
-    }
-
-    /// Sends records, and takes what they have met there.
-    async fn push(&mut self, mut batch: Vec<(KeyPath, Carried)>) -> Result<(), Failure> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        self.moved.records += batch.len() as u64;
-        self.moved.bytes +=
-            batch.iter().map(|(path, c)| path_bytes(path) + c.record.len() as u64).sum::<u64>();
-        for _ in 0..3 {
-            let paths: Vec<KeyPath> = batch.iter().map(|(path, _)| path.clone()).collect();
-            let request = Request::Push { vnode: self.vnode, records: batch };
-            match call(self.node, &self.at, self.peer, request).await {
-                Ok(Answer::Pushed(met)) => {
-                    let met = paths.into_iter().zip(met);
-                    let met = met.filter_map(|(path, met)| Some((path, met?))).collect();
-                    let deadline = Instant::now() + CALL_TIMEOUT;
-                    let merged = self.merge(met, deadline).await;
-                    let failed = merged.into_iter().find_map(|(_, merged)| merged.err());
-                    return failed.map_or(Ok(()), |why| Err(PeerFailure::Refused(why)));
-                }
-                Ok(_) => return Err(PeerFailure::WrongAnswer),
-                // Purged meanwhile: what is read again is what there is.
-                Err(PeerFailure::Refused(Refusal::StalePurge(number))) => {
-                    let met = self.node.meet_purge_number(self.vnode, number).await;
-                    met.map_err(PeerFailure::Refused)?;
-                    batch = Vec::new();
-                    for path in paths {
-                        let carried =
-                            self.node.carried(&Place::new(self.vnode, path.clone())).await;
-                        if let Ok(Some(carried)) = carried {
-                            batch.push((path, carried));
-                        }
-                    }
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
-        Err(PeerFailure::Refused(Refusal::TooLate))
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::Node;
@@ -21,6 +22,12 @@ use crate::protocol::causality::{Merge, Record};
 use crate::protocol::cluster::StateStamp;
 use crate::storage::{Batch, Space, Syncing};
 use crate::types::{KeyPath, NodeId, PurgeNumber, VnodeId};
+
+/// Records of one vnode, as they are sent.
+pub(super) type Records = Vec<(KeyPath, Carried)>;
+
+/// For each record that was merged, what is there then, if it is something else than what came.
+pub(super) type Merged = Vec<(KeyPath, Result<Option<Carried>, Refusal>)>;
 
 impl Node {
     /// Merges another replica's record into this node's; durable when it returns. Returns what is
@@ -140,23 +147,45 @@ impl Node {
     }
 
     /// Merges many records of one vnode, in one batch; what changes is durable when it returns, unless
-    /// that may be later. For each what is there then, if it is something else than what came.
+    /// that may be later.
     pub(super) async fn merge_all(
         self: &Arc<Self>,
         at: &StateStamp,
         vnode: VnodeId,
-        records: Vec<(KeyPath, Carried)>,
+        records: Records,
+        from: (&NodeId, Syncing),
+        deadline: Instant,
+    ) -> Merged {
+        let merged = self.merge_vnodes(at, vec![(vnode, records)], from, deadline).await;
+        merged.into_iter().flat_map(|(_, merged)| merged).collect()
+    }
+
+    /// The same for several vnodes at once.
+    pub(super) async fn merge_vnodes(
+        self: &Arc<Self>,
+        at: &StateStamp,
+        records: Vec<(VnodeId, Records)>,
         (from, syncing): (&NodeId, Syncing),
         deadline: Instant,
-    ) -> Vec<(KeyPath, Result<Option<Carried>, Refusal>)> {
-        let places: Vec<(Place, Carried)> =
-            records.into_iter().map(|(path, c)| (Place::new(vnode, path), c)).collect();
+    ) -> Vec<(VnodeId, Merged)> {
+        let place = |vnode, (path, carried)| (Place::new(vnode, path), carried);
+        let placed: Vec<(VnodeId, Vec<(Place, Carried)>)> = records
+            .into_iter()
+            .map(|(vnode, records)| (vnode, records.into_iter().map(|r| place(vnode, r)).collect()))
+            .collect();
         // Not yet under the locks: what is read from the disk here, clients need not wait for.
-        self.warm_places(places.iter().map(|(place, _)| place)).await;
+        let places = placed.iter().flat_map(|(_, places)| places).map(|(place, _)| place);
+        self.warm_places(places).await;
         let (node, at, from) = (Arc::clone(self), *at, from.clone());
-        let merging =
-            async move { node.merge_places(&at, vnode, places, (&from, syncing), deadline).await };
-        self.tasks.in_foreground(merging).await
+        self.tasks
+            .in_foreground(async move {
+                join_all(placed.into_iter().map(|(vnode, places)| {
+                    let merging = node.merge_places(&at, vnode, places, (&from, syncing), deadline);
+                    async move { (vnode, merging.await) }
+                }))
+                .await
+            })
+            .await
     }
 
     /// The same under the keys' locks, for which clients may wait: in the foreground.
@@ -167,7 +196,7 @@ impl Node {
         places: Vec<(Place, Carried)>,
         (from, syncing): (&NodeId, Syncing),
         deadline: Instant,
-    ) -> Vec<(KeyPath, Result<Option<Carried>, Refusal>)> {
+    ) -> Merged {
         let lock = self.locks.lock_all(places.iter().map(|(place, _)| &place.key()[..]));
         let guard = match tokio::time::timeout_at(deadline, lock).await {
             Ok(guard) => guard,
@@ -296,9 +325,6 @@ impl Node {
     }
 }
 
-fn refuse_all(
-    places: Vec<(Place, Carried)>,
-    refusal: &Refusal,
-) -> Vec<(KeyPath, Result<Option<Carried>, Refusal>)> {
+fn refuse_all(places: Vec<(Place, Carried)>, refusal: &Refusal) -> Merged {
     places.into_iter().map(|(place, _)| (place.path, Err(refusal.clone()))).collect()
 }

@@ -397,28 +397,30 @@ impl Node {
         vnode: VnodeId,
         leaf: LeafIndex,
     ) -> Result<Vec<(KeyPath, u64)>, ReadError> {
-        Ok(self.entries_of(vnode, &[leaf], usize::MAX).await?.1)
+        let read = self.entries_of(&[(vnode, leaf)], usize::MAX).await?;
+        Ok(read.into_iter().flatten().collect())
     }
 
-    /// The keys of whole leaves with their digests, leaf by leaf, until there are so many: of how many
-    /// leaves they are, and they.
+    /// The keys of leaves with their digests, leaf by leaf, until there are so many.
     pub(super) async fn entries_of(
         &self,
-        vnode: VnodeId,
-        leaves: &[LeafIndex],
+        leaves: &[(VnodeId, LeafIndex)],
         enough: usize,
-    ) -> Result<(usize, Vec<(KeyPath, u64)>), ReadError> {
-        let ranges = leaves.iter().map(|leaf| leaf_range(vnode, leaf.0)).collect();
+    ) -> Result<Vec<Vec<(KeyPath, u64)>>, ReadError> {
+        let ranges = leaves.iter().map(|(vnode, leaf)| leaf_range(*vnode, leaf.0)).collect();
         let read = self.store.scan_each(Space::Trees, ranges, enough).await?;
-        let mut entries = Vec::new();
-        for (key, value) in read.iter().flatten() {
-            let Ok((_, _, path)) = parse_tree_key(key) else { continue };
-            match decode_digest(key, value) {
-                Some(digest) => entries.push((path, digest)),
-                None => self.trees.doubt(vnode),
+        let digested = |vnode: VnodeId, (key, value): &(Bytes, Bytes)| {
+            let Ok((_, _, path)) = parse_tree_key(key) else { return None };
+            let digest = decode_digest(key, value);
+            if digest.is_none() {
+                self.trees.doubt(vnode);
             }
-        }
-        Ok((read.len(), entries))
+            Some((path, digest?))
+        };
+        let listed = leaves.iter().zip(&read).map(|((vnode, _), entries)| {
+            entries.iter().filter_map(|entry| digested(*vnode, entry)).collect()
+        });
+        Ok(listed.collect())
     }
 
     /// Writes the digests of all records: for a directory that has none yet.

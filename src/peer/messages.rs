@@ -169,16 +169,11 @@ pub enum Request {
     Branches(Vec<(VnodeId, Bytes)>),
     /// Which leaves of these branches differ?
     Leaves(Vec<(VnodeId, u32, Bytes)>),
-    /// What has to be exchanged of the keys in these leaves?
-    Keys {
-        /// Which vnode.
-        vnode: VnodeId,
-        /// Which leaves.
-        leaves: Vec<LeafIndex>,
-        /// The sender's keys in them, with their digests.
-        entries: Vec<(KeyPath, u64)>,
-    },
-    /// Merge these records into what you have.
+    /// What has to be exchanged of the keys in these vnodes' leaves?
+    Keys(Vec<KeysOfVnode>),
+    /// Merge these vnodes' records into what you have.
+    Deliver(Vec<(VnodeId, Vec<(KeyPath, Carried)>)>),
+    /// The same of one vnode.
     Push {
         /// In which vnode.
         vnode: VnodeId,
@@ -366,8 +361,10 @@ pub enum Answer {
     /// To [`Request::Roots`], [`Request::Branches`], [`Request::Leaves`]: the places that differ,
     /// for each list that was sent.
     Differing(Vec<Vec<u32>>),
-    /// To [`Request::Keys`].
-    Keys(KeysAnswer),
+    /// To [`Request::Keys`]: for each vnode in turn.
+    Keys(Vec<Result<KeysAnswer, Refusal>>),
+    /// To [`Request::Deliver`]: for each vnode in turn what [`Answer::Pushed`] has for one.
+    Delivered(Vec<Result<Vec<Option<Carried>>, Refusal>>),
     /// To [`Request::Push`]: for each record what is there now, if it is something else.
     Pushed(Vec<Option<Carried>>),
     /// To [`Request::Purge`].
@@ -408,6 +405,17 @@ pub enum Answer {
     Offer(Box<Offer>),
     /// To [`Request::Hello`].
     Hello(HelloAnswer),
+}
+
+/// A node's keys in some leaves of a vnode.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeysOfVnode {
+    /// Which vnode.
+    pub vnode: VnodeId,
+    /// Which leaves.
+    pub leaves: Vec<LeafIndex>,
+    /// Its keys in them, with their digests.
+    pub entries: Vec<(KeyPath, u64)>,
 }
 
 /// What has to be exchanged of some keys.
