@@ -20,8 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::calls::PeerFailure;
@@ -49,7 +48,7 @@ const LATER: Duration = Duration::from_secs(1);
 /// How many parcels are exchanged at once, and of how many vnodes each is at most; while clients are being
 /// served, one of one.
 const PARCELS_TOGETHER: usize = 4;
-const VNODES_IN_A_PARCEL: usize = 16;
+const VNODES_IN_A_PARCEL: usize = 8;
 
 /// How many vnodes are compared in one message below the roots.
 const VNODES_AT_ONCE: usize = 128;
@@ -240,14 +239,23 @@ impl Node {
             list.leaves.iter().map(|leaf| (list.vnode, *leaf)).collect()
         };
         let leaves: Vec<Leaf> = lists.iter().flatten().flat_map(of_list).collect();
-        let mine = self.entries_of(&leaves, usize::MAX).await;
-        let mut mine = mine.map_err(|_| Refusal::StoreFailed)?.into_iter();
-        let compared = lists.into_iter().map(|list| {
-            let list = list?;
-            let mine: Vec<_> = mine.by_ref().take(list.leaves.len()).flatten().collect();
-            Ok((list.vnode, compare(&mine, &list.entries)))
-        });
-        let compared: Vec<Result<(VnodeId, Comparison), Refusal>> = compared.collect();
+        let mut all = self.entries_of(&leaves, usize::MAX).await.ok().map(Vec::into_iter);
+        let mut compared: Vec<Result<(VnodeId, Comparison), Refusal>> = Vec::new();
+        for list in lists {
+            let mine = match (&list, &mut all) {
+                (Err(refusal), _) => Err(refusal.clone()),
+                (Ok(list), Some(all)) => Ok(all.take(list.leaves.len()).collect()),
+                // Some vnode can't be read: the others by themselves.
+                (Ok(list), None) => {
+                    let read = self.entries_of(&of_list(list), usize::MAX).await;
+                    read.map_err(|_| Refusal::StoreFailed)
+                }
+            };
+            compared.push(list.and_then(|list| {
+                let mine: Vec<Vec<(KeyPath, u64)>> = mine?;
+                Ok((list.vnode, compare(&mine.concat(), &list.entries)))
+            }));
+        }
         let given = compared.iter().flatten().flat_map(|(vnode, comparison)| {
             comparison.given.iter().map(|path| Place::new(*vnode, path.clone()))
         });
@@ -365,26 +373,40 @@ impl<'a> Exchange<'a> {
 
     /// Exchanges what differs of some vnodes; returns those that are done.
     async fn vnodes(&mut self, vnodes: &[VnodeId]) -> Result<Vec<VnodeId>, Failure> {
-        let mut left = VecDeque::from(self.differing_leaves(vnodes).await?);
+        let leaves = self.differing_leaves(vnodes).await?;
+        let (equal, left): (Vec<_>, Vec<_>) =
+            leaves.into_iter().partition(|(_, leaves)| leaves.is_empty());
+        let mut left = VecDeque::from(left);
+        // Whatever differed is the same by now.
+        let mut done: Vec<VnodeId> = equal.into_iter().map(|(vnode, _)| vnode).collect();
+        let mut failure = None;
         let (node, at, peer) = (self.node, self.at, self.peer);
-        let (mut done, mut failure) = (Vec::new(), None);
-        let mut under_way = FuturesUnordered::new();
-        loop {
+        while !left.is_empty() {
             let is_quiet = !self.pace.are_clients_served();
             let (parcels, of_vnodes) =
                 if is_quiet { (PARCELS_TOGETHER, VNODES_IN_A_PARCEL) } else { (1, 1) };
-            while under_way.len() < parcels && !left.is_empty() {
+            let mut together = Vec::new();
+            while together.len() < parcels && !left.is_empty() {
                 let parcel = left.drain(..of_vnodes.min(left.len()));
                 let leaves = parcel
                     .flat_map(|(vnode, leaves)| leaves.into_iter().map(move |leaf| (vnode, leaf)));
-                under_way.push(Parcel::new(node, at, peer).exchange(leaves.collect()));
+                together.push(Parcel::new(node, at, peer).exchange(leaves.collect()));
             }
-            let Some(delivered) = under_way.next().await else { break };
-            let delivered = delivered?;
-            self.moved.add(delivered.moved);
-            done.extend(delivered.done);
-            failure = delivered.failure.or(failure);
-            self.pace.rest(delivered.moved.bytes).await;
+            let mut bytes = 0;
+            // All of them come to their ends before the rest: who rests in between holds others up.
+            for delivered in join_all(together).await {
+                match delivered {
+                    Ok(delivered) => {
+                        bytes += delivered.moved.bytes;
+                        self.moved.add(delivered.moved);
+                        done.extend(delivered.done);
+                        failure = delivered.failure.or(failure);
+                    }
+                    Err(error @ PeerFailure::Transport(_)) => return Err(error),
+                    Err(error) => failure = Some(error),
+                }
+            }
+            self.pace.rest(bytes).await;
         }
         if let Some(why) = failure {
             tracing::debug!(peer = %self.peer.id, %why, "a vnode could not be brought together yet");

@@ -221,20 +221,6 @@ impl Node {
         Ok(Answer::Fetched { records })
     }
 
-    /// The digest that is kept of a key's record.
-    pub(super) async fn stored_digest(
-        &self,
-        vnode: VnodeId,
-        path: &KeyPath,
-    ) -> Result<Option<u64>, ReadError> {
-        let key = tree_key(vnode, leaf_of(self.shape(), path).0, path);
-        let stored = match self.store.get_cached(Space::Trees, &key)? {
-            crate::storage::Cached::Hit(stored) => stored,
-            crate::storage::Cached::Miss => self.store.get(Space::Trees, key.clone()).await?,
-        };
-        Ok(stored.and_then(|value| decode_digest(&key, &value)))
-    }
-
     /// Lets go of what this node held before, until it stops.
     pub(super) fn spawn_letting_go(self: &Arc<Self>) {
         self.spawn_in_each_epoch(Self::let_go_of_all);

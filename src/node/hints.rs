@@ -168,9 +168,10 @@ impl Hint {
     }
 }
 
-/// Whether an entry of `Space::Hints` can't be read.
+/// Whether an entry of `Space::Hints` is not what was written. One of a newer release is.
 fn is_damaged(key: &[u8], value: &[u8]) -> bool {
-    parse_hint_key(key).is_err() || Hint::decode(value).is_err()
+    use frame::FrameError::{Checksum, Malformed};
+    parse_hint_key(key).is_err() || matches!(Hint::decode(value), Err(Checksum | Malformed))
 }
 
 impl Node {
@@ -357,7 +358,10 @@ impl Node {
 
     /// Drops a hint if it still can't be read, under its key's lock where that is known.
     async fn drop_if_damaged(&self, key: &Bytes) -> Result<bool, Refusal> {
-        let place = parse_hint_key(key).ok().map(|(_, vnode, path)| Place::new(vnode, path));
+        let (target, place) = match parse_hint_key(key) {
+            Ok((target, vnode, path)) => (target, Some(Place::new(vnode, path))),
+            Err(_) => (None, None),
+        };
         let _guard = match &place {
             Some(place) => Some(self.locks.lock(place.key()).await),
             None => None,
@@ -373,6 +377,10 @@ impl Node {
         self.store.commit(batch, Syncing::Always).await.map_err(|_| Refusal::StoreFailed)?;
         // It was counted only if it could be read at the start.
         self.hints.doubt();
+        match target {
+            Some(target) => self.drop_hint(&target),
+            None => self.repair.request(None),
+        }
         Ok(true)
     }
 

@@ -184,7 +184,7 @@ impl Node {
 
     /// Gives up the keys whose only copies are damaged, and the hints that are; how many.
     pub(super) async fn accept_loss(self: &Arc<Self>) -> Result<u64, Refusal> {
-        let mut released = self.drop_damaged_hints().await?;
+        let mut released = 0;
         for place in self.quarantine.places() {
             if !self.release(&place).await? {
                 // What was written since is damaged too.
@@ -197,7 +197,7 @@ impl Node {
             released += 1;
         }
         self.metrics.quarantined_keys(self.quarantine.count());
-        Ok(released)
+        Ok(released + self.drop_damaged_hints().await?)
     }
 
     /// Lets a key count again; false: not yet, its record is damaged anew.

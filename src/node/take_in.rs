@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::Node;
@@ -24,6 +23,7 @@ use super::calls::PeerFailure;
 use super::instruments::PlantedBug;
 use super::layout::{Layout, Peer};
 use super::pace::Pace;
+use super::replica::Place;
 use super::taken_in::{self, Passed, TakenIn};
 use crate::peer::messages::{Answer, Carried, Progress, Refusal, Request};
 use crate::protocol::cluster::TransitionPhase;
@@ -35,9 +35,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many vnodes are taken in at once; while clients are being served, one.
 const VNODES_TOGETHER: usize = 4;
-
-/// How many digests are looked up at once: reads of clients need the disk too.
-const LOOKED_UP_TOGETHER: usize = 16;
 
 /// The records of one page, in bytes.
 const PAGE_BYTES: u32 = 1 << 20;
@@ -452,16 +449,12 @@ impl Node {
         vnode: VnodeId,
         entries: Vec<(KeyPath, u64)>,
     ) -> Result<Vec<KeyPath>, crate::storage::ReadError> {
-        let mut looked = futures_util::stream::iter(entries)
-            .map(|(path, digest)| async move {
-                let held = self.stored_digest(vnode, &path).await?;
-                Ok::<_, crate::storage::ReadError>((held != Some(digest)).then_some(path))
-            })
-            .buffered(LOOKED_UP_TOGETHER);
-        let mut lacking = Vec::new();
-        while let Some(path) = looked.next().await {
-            lacking.extend(path?);
-        }
-        Ok(lacking)
+        let places: Vec<Place> =
+            entries.iter().map(|(path, _)| Place::new(vnode, path.clone())).collect();
+        let held = self.stored_digests(&places).await?;
+        let is_other =
+            |((_, digest), held): &(&(KeyPath, u64), Option<u64>)| *held != Some(*digest);
+        let lacking = entries.iter().zip(held).filter(is_other);
+        Ok(lacking.map(|((path, _), _)| path.clone()).collect())
     }
 }

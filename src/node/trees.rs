@@ -212,19 +212,22 @@ impl Node {
         vnode: VnodeId,
         pace: &mut Pace,
     ) -> Result<Scrubbed, ReadError> {
-        let shape = self.shape();
         let mut found = Scrubbed::default();
         let mut range = vnode_range(vnode);
         loop {
             let page = self.store.scan(Space::Records, range.clone(), PAGE).await?;
-            let mut bytes = 0;
-            for (key, stored) in page.entries {
-                let Ok((_, path)) = parse_record_key(&key) else { continue };
-                found.records += 1;
-                bytes += stored.len() as u64;
-                self.scrub_record(&Place::new(vnode, path), &stored, shape, &mut found).await?;
+            let place = |(key, stored): (Bytes, Bytes)| {
+                let (_, path) = parse_record_key(&key).ok()?;
+                Some((Place::new(vnode, path), stored))
+            };
+            let (places, stored): (Vec<Place>, Vec<Bytes>) =
+                page.entries.into_iter().filter_map(place).unzip();
+            let digests = self.stored_digests(&places).await?;
+            for ((place, stored), digest) in places.iter().zip(&stored).zip(digests) {
+                self.scrub_record(place, stored, digest, &mut found).await?;
             }
-            pace.rest(bytes).await;
+            found.records += places.len() as u64;
+            pace.rest(stored.iter().map(|stored| stored.len() as u64).sum()).await;
             match page.next {
                 Some(next) => range = range.resume_at(next),
                 None => break,
@@ -238,21 +241,14 @@ impl Node {
         self: &Arc<Self>,
         place: &Place,
         stored: &Bytes,
-        shape: Shape,
+        digest: Option<u64>,
         found: &mut Scrubbed,
     ) -> Result<(), ReadError> {
         if self.drop_if_left_over(place).await {
             return Ok(());
         }
-        let key = place.tree_key(shape);
-        let is_right = match Summary::from_stored_bytes(stored) {
-            Ok(summary) => {
-                let digest = self.store.get(Space::Trees, key.clone()).await?;
-                let digest = digest.and_then(|value| decode_digest(&key, &value));
-                Imprint::of(&summary).in_tree() == digest
-            }
-            Err(_) => false,
-        };
+        let is_right = Summary::from_stored_bytes(stored)
+            .is_ok_and(|summary| Imprint::of(&summary).in_tree() == digest);
         if is_right {
             return Ok(());
         }
@@ -421,6 +417,21 @@ impl Node {
             entries.iter().filter_map(|entry| digested(*vnode, entry)).collect()
         });
         Ok(listed.collect())
+    }
+
+    /// The digests that are kept of some records, damaged ones left out: all of them in one read, since
+    /// `Space::Trees` is made to be written.
+    pub(super) async fn stored_digests(
+        &self,
+        places: &[Place],
+    ) -> Result<Vec<Option<u64>>, ReadError> {
+        let shape = self.shape();
+        let ranges = places.iter().map(|place| KeyRange::only(place.tree_key(shape))).collect();
+        let read = self.store.scan_each(Space::Trees, ranges, usize::MAX).await?;
+        let digest_of = |entries: &Vec<(Bytes, Bytes)>| {
+            entries.first().and_then(|(key, value)| decode_digest(key, value))
+        };
+        Ok(read.iter().map(digest_of).collect())
     }
 
     /// Writes the digests of all records: for a directory that has none yet.

@@ -44,6 +44,8 @@ struct State {
     /// How to take back the unsynced batches, oldest first.
     unsynced: Vec<Undo>,
     next_fault: Option<CommitFault>,
+    /// Pages of what is in it can't be read.
+    unreadable: Option<(Space, KeyRange)>,
     closed: bool,
     statistics: StoreStatistics,
 }
@@ -65,6 +67,12 @@ impl MemoryStore {
     /// Makes the next commit fail.
     pub fn fail_next_commit(&self, fault: CommitFault) {
         self.lock().next_fault = Some(fault);
+    }
+
+    /// Makes every page that holds something of a range unreadable, as a damaged block does; `None`:
+    /// all can be read again.
+    pub fn make_unreadable(&self, unreadable: Option<(Space, KeyRange)>) {
+        self.lock().unreadable = unreadable;
     }
 
     /// What a restart finds after a power cut at this moment: all that was synced, nothing else.
@@ -253,7 +261,22 @@ impl Store for MemoryStore {
         range: KeyRange,
         limit: ScanLimit,
     ) -> BoxFuture<'_, Result<Page, ReadError>> {
-        Box::pin(ready(self.view().map(|view| view.scan(space, &range, limit))))
+        let page = self.view().map(|view| view.scan(space, &range, limit));
+        let unreadable = self.lock().unreadable.clone();
+        let is_in = |page: &Page| {
+            let (damaged, range) = unreadable.as_ref()?;
+            let is_damaged =
+                *damaged == space && page.entries.iter().any(|(key, _)| range.contains(key));
+            is_damaged.then_some(())
+        };
+        let page = page.and_then(|page| match is_in(&page) {
+            Some(()) => {
+                let cause = EngineError::new(&"a block is damaged");
+                Err(ReadError::Corrupt { space, cause })
+            }
+            None => Ok(page),
+        });
+        Box::pin(ready(page))
     }
 
     fn snapshot(&self) -> Arc<dyn Snapshot> {

@@ -31,6 +31,13 @@ impl KeyRange {
         Self { start, end }
     }
 
+    /// One key alone.
+    pub fn only(key: Bytes) -> Self {
+        // The next possible key is the same one with a zero byte more.
+        let end = [&key[..], &[0]].concat();
+        Self::new(key, end)
+    }
+
     /// The part of this range from `key` on: what is left after a [`Page`] that named it as `next`.
     #[must_use]
     pub fn resume_at(&self, key: Bytes) -> Self {

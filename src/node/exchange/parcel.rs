@@ -39,6 +39,8 @@ pub(super) struct Parcel<'a> {
     moved: Moved,
     /// Why these vnodes were not brought together.
     failed: BTreeMap<VnodeId, Failure>,
+    /// Those of which the peer takes no records.
+    refused: BTreeSet<VnodeId>,
 }
 
 /// What became of a parcel.
@@ -51,36 +53,49 @@ pub(super) struct Delivered {
 
 impl<'a> Parcel<'a> {
     pub(super) fn new(node: &'a Arc<Node>, at: StateStamp, peer: &'a Arc<Peer>) -> Self {
-        Self { node, at, peer, moved: Moved::default(), failed: BTreeMap::new() }
+        let (failed, refused) = (BTreeMap::new(), BTreeSet::new());
+        Self { node, at, peer, moved: Moved::default(), failed, refused }
     }
 
-    /// Exchanges what differs in these leaves, which are sorted.
+    /// Exchanges what differs in these leaves, those of one vnode beside one another.
     ///
     /// # Errors
     /// The peer can't be asked.
     pub(super) async fn exchange(mut self, leaves: Vec<Leaf>) -> Result<Delivered, Failure> {
         let vnodes: BTreeSet<VnodeId> = leaves.iter().map(|(vnode, _)| *vnode).collect();
         let mut left = VecDeque::from(leaves);
+        let mut rounds = 0;
         while !left.is_empty() {
             let most = left.len().min(LEAVES_AT_ONCE);
-            let next = &left.make_contiguous()[..most];
-            let (count, lists) = self.list(next, KEYS_AT_ONCE).await?;
+            let (count, lists) = self.list(&left.make_contiguous()[..most]).await;
             left.drain(..count);
-            self.bring_together(lists).await?;
+            let again = self.bring_together(lists).await?;
+            rounds += u32::from(!again.is_empty());
+            if rounds <= ROUNDS {
+                left.extend(again);
+            } else {
+                again.iter().for_each(|(vnode, _)| self.fail(*vnode, PeerFailure::WrongAnswer));
+            }
         }
         let is_done = |vnode: &VnodeId| !self.failed.contains_key(vnode);
         let done = vnodes.into_iter().filter(is_done).collect();
         Ok(Delivered { moved: self.moved, done, failure: self.failed.into_values().next() })
     }
 
-    /// This node's keys in some leaves, until there are enough; and in how many of the leaves.
-    async fn list(
-        &self,
-        leaves: &[Leaf],
-        enough: usize,
-    ) -> Result<(usize, Vec<KeysOfVnode>), Failure> {
-        let read = self.node.entries_of(leaves, enough).await;
-        let read = read.map_err(|_| PeerFailure::Refused(Refusal::StoreFailed))?;
+    /// This node's keys in the first of some leaves, until there are enough; and in how many of the
+    /// leaves that is.
+    async fn list(&mut self, leaves: &[Leaf]) -> (usize, Vec<KeysOfVnode>) {
+        let first = leaves[0].0;
+        let of_first = leaves.iter().take_while(|(vnode, _)| *vnode == first).count();
+        let mut read = self.node.entries_of(leaves, KEYS_AT_ONCE).await;
+        if read.is_err() && of_first < leaves.len() {
+            // Some vnode can't be read: the others by themselves.
+            read = self.node.entries_of(&leaves[..of_first], KEYS_AT_ONCE).await;
+        }
+        let Ok(read) = read else {
+            self.fail(first, PeerFailure::Refused(Refusal::StoreFailed));
+            return (of_first, Vec::new());
+        };
         let mut lists: Vec<KeysOfVnode> = Vec::new();
         let count = read.len();
         for ((vnode, leaf), entries) in leaves.iter().zip(read) {
@@ -92,42 +107,44 @@ impl<'a> Parcel<'a> {
                 _ => lists.push(KeysOfVnode { vnode: *vnode, leaves: vec![*leaf], entries }),
             }
         }
-        Ok((count, lists))
+        (count, lists)
     }
 
-    /// Exchanges what differs in leaves that are listed in one message, until all was.
-    async fn bring_together(&mut self, mut lists: Vec<KeysOfVnode>) -> Result<(), Failure> {
-        for _ in 0..ROUNDS {
-            lists.retain(|list| !self.failed.contains_key(&list.vnode));
-            if lists.is_empty() {
-                return Ok(());
-            }
-            let entries = lists.iter().flat_map(|list| &list.entries);
-            self.moved.bytes += entries.map(|(path, _)| path_bytes(path) + 8).sum::<u64>();
-            let asked: Vec<(VnodeId, Vec<LeafIndex>)> =
-                lists.iter().map(|list| (list.vnode, list.leaves.clone())).collect();
-            let request = Request::Keys(std::mem::take(&mut lists));
-            let answers = match call(self.node, &self.at, self.peer, request).await? {
-                Answer::Keys(answers) if answers.len() == asked.len() => answers,
-                _ => return Err(PeerFailure::WrongAnswer),
-            };
-            let (mut parts, mut again) = (Vec::new(), Vec::new());
-            for ((vnode, leaves), answer) in asked.into_iter().zip(answers) {
-                match answer {
-                    Ok(answer) => {
-                        if answer.has_more {
-                            again.extend(leaves.into_iter().map(|leaf| (vnode, leaf)));
-                        }
-                        parts.push((vnode, answer));
-                    }
-                    Err(refusal) => self.fail(vnode, PeerFailure::Refused(refusal)),
-                }
-            }
-            self.take_and_give(parts).await?;
-            lists = self.list(&again, usize::MAX).await?.1;
+    /// Exchanges what differs in leaves that are listed in one message; returns those in which more
+    /// does, the ones first of which nothing fitted into the answer.
+    async fn bring_together(
+        &mut self,
+        mut lists: Vec<KeysOfVnode>,
+    ) -> Result<VecDeque<Leaf>, Failure> {
+        lists.retain(|list| !self.failed.contains_key(&list.vnode));
+        if lists.is_empty() {
+            return Ok(VecDeque::new());
         }
-        lists.iter().for_each(|list| self.fail(list.vnode, PeerFailure::WrongAnswer));
-        Ok(())
+        let entries = lists.iter().flat_map(|list| &list.entries);
+        self.moved.bytes += entries.map(|(path, _)| path_bytes(path) + 8).sum::<u64>();
+        let asked: Vec<(VnodeId, Vec<LeafIndex>)> =
+            lists.iter().map(|list| (list.vnode, list.leaves.clone())).collect();
+        let answers = match call(self.node, &self.at, self.peer, Request::Keys(lists)).await? {
+            Answer::Keys(answers) if answers.len() == asked.len() => answers,
+            _ => return Err(PeerFailure::WrongAnswer),
+        };
+        let (mut parts, mut again) = (Vec::new(), VecDeque::new());
+        for ((vnode, leaves), answer) in asked.into_iter().zip(answers) {
+            match answer {
+                Ok(answer) => {
+                    let more = leaves.into_iter().map(|leaf| (vnode, leaf));
+                    match (answer.has_more, answer.records.is_empty()) {
+                        (false, _) => {}
+                        (true, false) => again.extend(more),
+                        (true, true) => more.rev().for_each(|leaf| again.push_front(leaf)),
+                    }
+                    parts.push((vnode, answer));
+                }
+                Err(refusal) => self.fail(vnode, PeerFailure::Refused(refusal)),
+            }
+        }
+        self.take_and_give(parts).await?;
+        Ok(again)
     }
 
     fn fail(&mut self, vnode: VnodeId, why: Failure) {
@@ -183,6 +200,7 @@ impl<'a> Parcel<'a> {
 
     /// Sends records, and takes what they have met there.
     async fn give(&mut self, mut batch: BTreeMap<VnodeId, Records>) -> Result<(), Failure> {
+        batch.retain(|vnode, _| !self.refused.contains(vnode));
         let records = batch.values().flatten();
         let bytes = records.map(|(path, c)| path_bytes(path) + c.record.len() as u64);
         self.moved.bytes += bytes.sum::<u64>();
@@ -209,7 +227,10 @@ impl<'a> Parcel<'a> {
                         let again = self.read_again(vnode, paths, number).await;
                         batch.extend(again.map(|again| (vnode, again)));
                     }
-                    Err(refusal) => self.fail(vnode, PeerFailure::Refused(refusal)),
+                    Err(refusal) => {
+                        self.refused.insert(vnode);
+                        self.fail(vnode, PeerFailure::Refused(refusal));
+                    }
                 }
             }
             self.merge(met).await;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::world::{World, address, path, values_of};
 use crate::node::Phase;
 use crate::protocol::operation::OperationError;
-use crate::storage::schema::{MetaKey, parse_record_key, record_key};
+use crate::storage::schema::{MetaKey, parse_record_key, record_key, vnode_range};
 use crate::storage::{Batch, Space, Store, Syncing};
 use crate::types::{KeyPath, Level, VnodeId};
 
@@ -211,6 +211,30 @@ fn corrupt(world: &World, i: usize, key: &KeyPath) {
     let member = world.member(i);
     let vnode = member.node.layout().expect("it serves").state.vnode_of(key);
     member.store.damage(Space::Records, record_key(vnode, key), Bytes::from_static(b"no record"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vnode_whose_digests_cannot_be_read_holds_up_no_other() {
+    let mut world = without_hints().await;
+    world.settle().await;
+    world.crash(3);
+    let keys = keys(100);
+    write_all(&world, &keys, "v").await;
+    let state = world.state(1);
+    let first = keys.iter().map(|key| state.vnode_of(key)).min().expect("there are keys");
+    let others: Vec<_> = keys.iter().filter(|key| state.vnode_of(key) != first).collect();
+    let unreadable = |world: &World, is_so: bool| {
+        let digests = || (Space::Trees, vnode_range(first));
+        [1, 2].map(|i| world.member(i).store.make_unreadable(is_so.then(digests)));
+    };
+    unreadable(&world, true);
+    world.start(&[3]).await;
+    world
+        .within(30, "all others are there", |world| others.iter().all(|k| world.is_everywhere(k)))
+        .await;
+    assert!(!keys.iter().all(|key| world.is_everywhere(key)));
+    unreadable(&world, false);
+    world.within(90, "so is the rest", |world| keys.iter().all(|k| world.is_everywhere(k))).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Env,
-    LogLevel, Options, WriteBufferManager,
+    LogLevel, MemtableFactory, Options, WriteBufferManager,
 };
 
 use crate::storage::{Durability, Space};
@@ -86,6 +86,8 @@ pub(super) fn database(
     db.set_auto_tuned_ratelimiter(BACKGROUND_BYTES_PER_SECOND, 10_000, 10);
     // Iterators and snapshots are dropped on runtime threads, which must not delete files.
     db.set_avoid_unnecessary_blocking_io(true);
+    // There is one thread that writes, and memtables that are vectors take no more.
+    db.set_allow_concurrent_memtable_write(false);
     // Visibility after the fsync rests on these two staying off.
     db.set_enable_pipelined_write(false);
     db.set_unordered_write(false);
@@ -109,14 +111,26 @@ fn yield_to_requests(db: &mut Options) {
     }
 }
 
+/// Digests are written with each record, and read only to compare replicas. Whoever reads such a space
+/// first has much of what is not in a file yet written to one: see [`MOST_UNSORTED`].
+pub(super) const fn is_seldom_read(space: Space) -> bool {
+    matches!(space, Space::Trees)
+}
+
+/// How many entries a memtable that is not sorted may have when it is read: each read sorts a copy of it,
+/// of so many in about a millisecond.
+pub(super) const MOST_UNSORTED: u64 = 4_096;
+
 /// Options of one space's column family.
 pub(super) fn family(space: Space, options: &RocksOptions, shared: &Shared) -> Options {
     let mut family = Options::default();
     family.set_block_based_table_factory(&table(shared));
     family.set_write_buffer_size(options.memtable_bytes / 2);
     family.set_max_write_buffer_number(3);
-    // Digests are written with each record, and read only to compare replicas.
-    if space != Space::Trees {
+    if is_seldom_read(space) {
+        // Sorted when it is read or becomes a file, in place of a place in a skip list for each entry.
+        family.set_memtable_factory(MemtableFactory::Vector);
+    } else {
         // A key that is absent from the memtable, the common case, costs no walk of its skip list.
         family.set_memtable_whole_key_filtering(true);
         family.set_memtable_prefix_bloom_ratio(0.02);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rocksdb::properties::NUM_ENTRIES_ACTIVE_MEM_TABLE;
 use rocksdb::{DB, ErrorKind, ReadOptions, ReadTier, SnapshotWithThreadMode};
 use self_cell::self_cell;
 use tokio::sync::Semaphore;
@@ -13,6 +14,7 @@ use crate::storage::{
 };
 
 use super::open::Database;
+use super::options;
 
 type DbSnapshot<'a> = SnapshotWithThreadMode<'a, DB>;
 
@@ -52,6 +54,19 @@ pub(super) fn memory_only() -> ReadOptions {
     options
 }
 
+/// Makes a space that is seldom read ready for it; may wait for the disk.
+fn prepare(database: &Database, space: Space) -> Result<(), ReadError> {
+    if !options::is_seldom_read(space) {
+        return Ok(());
+    }
+    let family = database.family(space);
+    let unsorted = database.db().property_int_value_cf(family, NUM_ENTRIES_ACTIVE_MEM_TABLE);
+    if matches!(unsorted, Ok(Some(entries)) if entries > options::MOST_UNSORTED) {
+        database.db().flush_cf(family).map_err(|error| read_error(space, &error))?;
+    }
+    Ok(())
+}
+
 /// Looks a key up with [`memory_only`] options.
 pub(super) fn get_cached(
     database: &Database,
@@ -59,6 +74,9 @@ pub(super) fn get_cached(
     key: &[u8],
     options: &ReadOptions,
 ) -> Result<Cached, ReadError> {
+    if options::is_seldom_read(space) {
+        return Ok(Cached::Miss);
+    }
     match database.db().get_pinned_cf_opt(database.family(space), key, options) {
         Ok(value) => Ok(Cached::Hit(value.as_deref().map(Bytes::copy_from_slice))),
         Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Cached::Miss),
@@ -73,6 +91,7 @@ pub(super) fn get(
     key: &[u8],
     options: &ReadOptions,
 ) -> Result<Option<Bytes>, ReadError> {
+    prepare(database, space)?;
     let value = database
         .db()
         .get_pinned_cf_opt(database.family(space), key, options)
@@ -95,6 +114,7 @@ pub(super) fn scan(
     if let Some(end) = range.end {
         options.set_iterate_upper_bound(end);
     }
+    prepare(database, space)?;
     // A walk over everything must not push the hot blocks out of the cache.
     options.fill_cache(false);
     let mut entries = database.db().raw_iterator_cf_opt(database.family(space), options);
@@ -118,6 +138,7 @@ pub(super) fn scan_each(
     enough: usize,
     mut options: ReadOptions,
 ) -> Result<Vec<Entries>, ReadError> {
+    prepare(database, space)?;
     options.fill_cache(false);
     // One iterator for all: making one costs more than a short range.
     let mut iterator = database.db().raw_iterator_cf_opt(database.family(space), options);
