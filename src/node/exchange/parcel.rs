@@ -22,8 +22,9 @@ use crate::protocol::merkle::LeafIndex;
 use crate::storage::Syncing;
 use crate::types::{KeyPath, PurgeNumber, VnodeId};
 
-/// How often the same leaves are exchanged before the next round has to go on.
-const ROUNDS: u32 = 256;
+/// How many messages there are about the leaves of one vnode, beyond the first ones, before the next
+/// comparison has to go on. It bounds what a wrong peer can ask for.
+const ROUNDS: usize = 256;
 
 /// How often records are sent that a purge overtakes.
 const PUSHES: u32 = 3;
@@ -70,8 +71,8 @@ impl<'a> Parcel<'a> {
             let (count, lists) = self.list(&left.make_contiguous()[..most]).await;
             left.drain(..count);
             let again = self.bring_together(lists).await?;
-            rounds += u32::from(!again.is_empty());
-            if rounds <= ROUNDS {
+            rounds += usize::from(!again.is_empty());
+            if rounds <= ROUNDS * vnodes.len() {
                 left.extend(again);
             } else {
                 again.iter().for_each(|(vnode, _)| self.fail(*vnode, PeerFailure::WrongAnswer));

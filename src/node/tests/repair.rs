@@ -225,7 +225,9 @@ async fn a_vnode_whose_digests_cannot_be_read_holds_up_no_other() {
     let others: Vec<_> = keys.iter().filter(|key| state.vnode_of(key) != first).collect();
     let unreadable = |world: &World, is_so: bool| {
         let digests = || (Space::Trees, vnode_range(first));
-        [1, 2].map(|i| world.member(i).store.make_unreadable(is_so.then(digests)));
+        for i in [1, 2] {
+            world.member(i).store.make_unreadable(is_so.then(digests));
+        }
     };
     unreadable(&world, true);
     world.start(&[3]).await;
