@@ -1,5 +1,6 @@
 //! A disk is damaged that holds what another replica has missed (see [`lopsided`]): whoever takes the
-//! damaged replica's word for it misses the write.
+//! damaged replica's word for it misses the write. For a while the writer's messages do not get to that
+//! replica either: else it is mended before anybody reads.
 
 use rand::rngs::StdRng;
 
@@ -11,6 +12,9 @@ const TIMES: u64 = 4;
 /// The time between.
 const EVERY_MS: u64 = 4_000;
 
+/// How long it can't be mended.
+const UNMENDED_MS: u64 = 2_000;
+
 /// Makes a scenario one of these.
 pub(super) fn turn(scenario: &mut Scenario, random: &mut StdRng) {
     let nodes = 3;
@@ -18,10 +22,13 @@ pub(super) fn turn(scenario: &mut Scenario, random: &mut StdRng) {
         let is_holder = |node: &usize| *node != roles.writer && !roles.missing.contains(node);
         let node = (0..nodes).find(is_holder).expect("a quorum is reached");
         scenario.victim = node;
-        scenario.faults.extend((0..TIMES).map(|time| PlannedFault {
-            at_ms: lopsided::THEN_AT_MS + time * EVERY_MS,
-            for_ms: 1_000,
-            fault: Fault::Corrupt { node },
-        }));
+        for at_ms in (0..TIMES).map(|time| lopsided::THEN_AT_MS + time * EVERY_MS) {
+            let cut = Fault::Cut { from: roles.writer, to: node };
+            let damage = Fault::Corrupt { node };
+            scenario.faults.extend([
+                PlannedFault { at_ms, for_ms: UNMENDED_MS, fault: cut },
+                PlannedFault { at_ms, for_ms: 1_000, fault: damage },
+            ]);
+        }
     });
 }
