@@ -430,6 +430,9 @@ impl<'a> Exchange<'a> {
         let branches: Vec<(VnodeId, Bytes)> = vnodes.iter().map(branches).collect();
         let bytes: u64 = branches.iter().map(|(_, hashes)| hashes.len() as u64).sum();
         let places = self.ask(Request::Branches(branches)).await?;
+        if places.len() != vnodes.len() {
+            return Err(PeerFailure::WrongAnswer);
+        }
         self.moved.bytes += bytes;
         self.pace.rest(bytes).await;
         let mut asked = Vec::new();
@@ -444,6 +447,9 @@ impl<'a> Exchange<'a> {
         for part in asked.chunks(1_024) {
             let bytes: u64 = part.iter().map(|(_, _, hashes)| hashes.len() as u64).sum();
             let places = self.ask(Request::Leaves(part.to_vec())).await?;
+            if places.len() != part.len() {
+                return Err(PeerFailure::WrongAnswer);
+            }
             self.moved.bytes += bytes;
             self.pace.rest(bytes).await;
             for ((vnode, branch, _), within) in part.iter().zip(places) {

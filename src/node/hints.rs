@@ -374,9 +374,9 @@ impl Node {
         tracing::warn!(key = ?path, "the loss of a damaged hint was accepted");
         let mut batch = Batch::default();
         batch.delete(Space::Hints, key.clone());
-        self.store.commit(batch, Syncing::Always).await.map_err(|_| Refusal::StoreFailed)?;
         // It was counted only if it could be read at the start.
         self.hints.doubt();
+        self.store.commit(batch, Syncing::Always).await.map_err(|_| Refusal::StoreFailed)?;
         match target {
             Some(target) => self.drop_hint(&target),
             None => self.repair.request(None),

@@ -346,7 +346,8 @@ impl Node {
         let shape = self.shape();
         self.trees.doubts().remove(&vnode);
         for leaf in (0..shape.leaves() as u32).map(LeafIndex) {
-            self.remake_leaf(vnode, leaf, shape).await?;
+            let remade = self.remake_leaf(vnode, leaf, shape).await;
+            remade.inspect_err(|_| self.trees.doubt(vnode))?;
         }
         Ok(())
     }

@@ -171,7 +171,15 @@ impl<'a> Parcel<'a> {
         self.node.warm_places(places.iter()).await;
         let (mut batch, mut size) = (BTreeMap::<VnodeId, Records>::new(), 0);
         for place in places {
-            let Ok(Some(carried)) = self.node.carried(&place).await else { continue };
+            let carried = match self.node.carried(&place).await {
+                Ok(Some(carried)) => carried,
+                // Gone, or damaged here: what there is comes from others.
+                Ok(None) | Err(Refusal::Quarantined) => continue,
+                Err(refusal) => {
+                    self.fail(place.vnode, PeerFailure::Refused(refusal));
+                    continue;
+                }
+            };
             size += carried.record.len();
             batch.entry(place.vnode).or_default().push((place.path, carried));
             if size >= RECORD_BYTES {

@@ -112,7 +112,7 @@ fn yield_to_requests(db: &mut Options) {
 }
 
 /// Digests are written with each record, and read only to compare replicas. Whoever reads such a space
-/// first has much of what is not in a file yet written to one: see [`MOST_UNSORTED`].
+/// first sends what is not in a file yet on its way to one: see [`MOST_UNSORTED`].
 pub(super) const fn is_seldom_read(space: Space) -> bool {
     matches!(space, Space::Trees)
 }

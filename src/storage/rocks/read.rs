@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rocksdb::properties::NUM_ENTRIES_ACTIVE_MEM_TABLE;
-use rocksdb::{DB, ErrorKind, ReadOptions, ReadTier, SnapshotWithThreadMode};
+use rocksdb::{DB, ErrorKind, FlushOptions, ReadOptions, ReadTier, SnapshotWithThreadMode};
 use self_cell::self_cell;
 use tokio::sync::Semaphore;
 
@@ -54,17 +54,30 @@ pub(super) fn memory_only() -> ReadOptions {
     options
 }
 
-/// Makes a space that is seldom read ready for it; may wait for the disk.
-fn prepare(database: &Database, space: Space) -> Result<(), ReadError> {
+/// Makes a space that is seldom read ready for it: a memtable that is on its way to a file is sorted once,
+/// and not for each read. Where that can't be begun, reads are slower, and no worse.
+fn prepare(database: &Database, space: Space) {
     if !options::is_seldom_read(space) {
-        return Ok(());
+        return;
     }
     let family = database.family(space);
     let unsorted = database.db().property_int_value_cf(family, NUM_ENTRIES_ACTIVE_MEM_TABLE);
-    if matches!(unsorted, Ok(Some(entries)) if entries > options::MOST_UNSORTED) {
-        database.db().flush_cf(family).map_err(|error| read_error(space, &error))?;
+    let is_due = matches!(unsorted, Ok(Some(entries)) if entries > options::MOST_UNSORTED);
+    if !is_due || !has_room(database) {
+        return;
     }
-    Ok(())
+    let mut options = FlushOptions::default();
+    options.set_wait(false);
+    if let Err(error) = database.db().flush_cf_opt(family, &options) {
+        tracing::warn!(%error, space = space.name(), "a memtable could not be sent to a file");
+    }
+}
+
+/// Whether the disk has room for a file more: on a full one RocksDB would refuse all that comes later.
+fn has_room(database: &Database) -> bool {
+    const ROOM_BYTES: u64 = 256 << 20;
+    rustix::fs::statvfs(database.db().path())
+        .is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) >= ROOM_BYTES)
 }
 
 /// Looks a key up with [`memory_only`] options.
@@ -91,7 +104,7 @@ pub(super) fn get(
     key: &[u8],
     options: &ReadOptions,
 ) -> Result<Option<Bytes>, ReadError> {
-    prepare(database, space)?;
+    prepare(database, space);
     let value = database
         .db()
         .get_pinned_cf_opt(database.family(space), key, options)
@@ -114,7 +127,7 @@ pub(super) fn scan(
     if let Some(end) = range.end {
         options.set_iterate_upper_bound(end);
     }
-    prepare(database, space)?;
+    prepare(database, space);
     // A walk over everything must not push the hot blocks out of the cache.
     options.fill_cache(false);
     let mut entries = database.db().raw_iterator_cf_opt(database.family(space), options);
@@ -138,7 +151,7 @@ pub(super) fn scan_each(
     enough: usize,
     mut options: ReadOptions,
 ) -> Result<Vec<Entries>, ReadError> {
-    prepare(database, space)?;
+    prepare(database, space);
     options.fill_cache(false);
     // One iterator for all: making one costs more than a short range.
     let mut iterator = database.db().raw_iterator_cf_opt(database.family(space), options);
