@@ -32,6 +32,7 @@ use super::instruments::PlantedBug;
 use super::layout::{Layout, LayoutError};
 use super::locks::KeyGuard;
 use super::taken_in::{self, TakenIn};
+use super::vnodes::Retirement;
 use super::watched::Watched;
 use super::{Node, Phase};
 use crate::peer::PeerAddress;
@@ -324,10 +325,8 @@ impl Node {
             }
         }
         if !batch.is_empty() {
-            let done = self.store.commit(batch, Syncing::Always).await;
-            done.inspect_err(|_| self.disk.suspect())?;
+            self.commit_drops(batch, &dropped).await?;
         }
-        dropped.iter().for_each(|vnode| self.forget(*vnode));
         if !dropped.is_empty() || has_emptied {
             self.trees.count_deleted_anew(&*self.store).await?;
         }
@@ -370,10 +369,33 @@ impl Node {
     pub(super) async fn drop_vnodes(&self, vnodes: &[VnodeId]) -> Result<(), AdoptError> {
         let mut batch = Batch::default();
         vnodes.iter().for_each(|vnode| self.add_drop(&mut batch, *vnode));
-        let dropped = self.store.commit(batch, Syncing::Always).await;
-        dropped.inspect_err(|_| self.disk.suspect())?;
-        vnodes.iter().for_each(|vnode| self.forget(*vnode));
+        self.commit_drops(batch, vnodes).await?;
         Ok(self.trees.count_deleted_anew(&*self.store).await?)
+    }
+
+    /// Commits a batch that drops vnodes, and forgets them. If they may be gone although it failed,
+    /// what is known of them in memory counts no longer: the vnodes may be held again before their
+    /// drop is tried once more.
+    async fn commit_drops<'a>(
+        &self,
+        batch: Batch,
+        vnodes: impl IntoIterator<Item = &'a VnodeId>,
+    ) -> Result<(), CommitError> {
+        let vnodes = vnodes.into_iter();
+        match self.store.commit(batch, Syncing::Always).await {
+            Ok(()) => vnodes.for_each(|vnode| self.forget(*vnode)),
+            Err(error) => {
+                self.disk.suspect();
+                if error.may_be_applied() {
+                    vnodes.for_each(|vnode| {
+                        self.trees.doubt(*vnode);
+                        self.retire(*vnode, Retirement::FailedBatch);
+                    });
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Adds to a batch that a vnode is gone, its actor with its data.

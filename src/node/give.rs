@@ -374,7 +374,10 @@ impl Node {
     ) -> anyhow::Result<()> {
         let guard = self.locks.lock(place.key()).await;
         self.admit(&layout.stamp, &guard)?;
-        let before = self.imprint_in_indexes(place).await?;
+        let before = match self.imprint(place).await {
+            Some(before) => before,
+            None => self.imprint_in_indexes(place).await?,
+        };
         let change = Change { before, after: Imprint::Absent };
         let mut batch = Batch::default();
         batch.delete(Space::Records, place.key().clone());

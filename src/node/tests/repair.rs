@@ -10,7 +10,7 @@ use super::world::{World, address, path, values_of};
 use crate::node::Phase;
 use crate::protocol::operation::OperationError;
 use crate::storage::schema::{MetaKey, parse_record_key, record_key, vnode_range};
-use crate::storage::{Batch, Space, Store, Syncing};
+use crate::storage::{Batch, CommitFault, Space, Store, Syncing};
 use crate::types::{KeyPath, Level, VnodeId};
 
 fn keys(count: usize) -> Vec<KeyPath> {
@@ -124,6 +124,30 @@ async fn a_lost_partition_is_brought_back() {
         .within(30, "it has everything", |world| keys.iter().all(|key| world.is_everywhere(key)))
         .await;
     is_quiet(&world).await;
+}
+
+/// A drop may be on disk though it failed. If the vnode is held here again before the drop is tried
+/// once more, what was of it in memory must not pass for what is on disk.
+#[tokio::test(start_paused = true)]
+async fn after_a_drop_of_unknown_outcome_nothing_in_memory_is_believed() {
+    let world = without_hints().await;
+    world.settle().await;
+    let keys = keys(100);
+    write_all(&world, &keys, "v").await;
+    world.settle().await;
+    for fault in [CommitFault::UnknownButApplied, CommitFault::UnknownAndLost] {
+        let member = world.member(1);
+        let (vnode, _) = member.node.place_of(&keys[0]).expect("it serves");
+        let retired = world.retired(1);
+        member.store.fail_next_commit(fault);
+        member.node.drop_vnodes(&[vnode]).await.expect_err("planted");
+        assert_eq!(world.retired(1), retired + 1.0, "its dots may be gone from here");
+        world
+            .within(150, "it has everything", |world| keys.iter().all(|k| world.is_everywhere(k)))
+            .await;
+        world.put(1, &keys[0], "v").level(Level::All).ok().await;
+        is_quiet(&world).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
