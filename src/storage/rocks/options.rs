@@ -118,8 +118,8 @@ pub(super) const fn is_seldom_read(space: Space) -> bool {
 }
 
 /// How many entries a memtable that is not sorted may have when it is read: each read sorts a copy of it,
-/// of so many in about a millisecond.
-pub(super) const MOST_UNSORTED: u64 = 4_096;
+/// of so many in about a tenth of a millisecond.
+pub(super) const MOST_UNSORTED: u64 = 512;
 
 /// Options of one space's column family.
 pub(super) fn family(space: Space, options: &RocksOptions, shared: &Shared) -> Options {
