@@ -169,9 +169,8 @@ impl Node {
                 return Err(error.into());
             }
         };
-        let found = self.find_unkept(&layout).await?;
         let gate = self.locks.close_gate().await;
-        self.work_out_roles(&layout, found, Some(&present)).await?;
+        self.work_out_roles(&layout, BTreeSet::new(), Some(&present)).await?;
         self.set_layout(Arc::clone(&layout));
         drop(gate);
         tracing::info!(
@@ -273,8 +272,9 @@ impl Node {
     /// more, and empties those that are to be taken in, unless that has begun before. While the gate
     /// is closed, or before the node serves.
     ///
-    /// `found` is what [`Node::find_unkept`] found before; since then only vnodes of the layout
-    /// `before` can have come to hold something.
+    /// What may have to be dropped is known without looking through the disk: the vnodes of the layout
+    /// `before`, those of which anything is in memory, and at a start those that
+    /// [`Node::find_unkept`] has found.
     pub(super) async fn work_out_roles(
         &self,
         layout: &Layout,
@@ -287,6 +287,7 @@ impl Node {
         let kept = self.kept_vnodes(layout);
         let mut dropped = found;
         dropped.extend(self.vnodes.known());
+        dropped.extend(self.trees.known());
         let mut held_before: BTreeSet<VnodeId> = BTreeSet::new();
         held_before.extend(before.into_iter().flat_map(Layout::own_vnodes));
         held_before.extend(before.into_iter().flat_map(Layout::next_vnodes));
@@ -314,21 +315,23 @@ impl Node {
             .flat_map(|begun| next.iter().map(move |vnode| (*vnode, TakenIn::new(begun))))
             .filter(|(vnode, _)| is_fresh(vnode))
             .collect();
-        let mut has_emptied = false;
+        let mut emptied = BTreeSet::new();
         for (vnode, taken) in &fresh {
             taken_in::put(&mut batch, *vnode, taken);
             for bucket in comes.iter().filter(|_| own.contains(vnode)) {
                 if layout.state.next_factor_of(bucket) == vnode.table {
                     let partitions = layout.state.partitions;
-                    has_emptied |= self.empty_of(&mut batch, *vnode, bucket, partitions).await?;
+                    if self.empty_of(&mut batch, *vnode, bucket, partitions).await? {
+                        emptied.insert(*vnode);
+                    }
                 }
             }
         }
         if !batch.is_empty() {
             self.commit_drops(batch, &dropped).await?;
         }
-        if !dropped.is_empty() || has_emptied {
-            self.trees.count_deleted_anew(&*self.store).await?;
+        for vnode in emptied {
+            self.trees.count_deleted_anew(vnode, &*self.store).await?;
         }
         self.take_ins.keep(begun);
         fresh.into_iter().for_each(|(vnode, taken)| self.take_ins.set(vnode, taken));
@@ -369,8 +372,7 @@ impl Node {
     pub(super) async fn drop_vnodes(&self, vnodes: &[VnodeId]) -> Result<(), AdoptError> {
         let mut batch = Batch::default();
         vnodes.iter().for_each(|vnode| self.add_drop(&mut batch, *vnode));
-        self.commit_drops(batch, vnodes).await?;
-        Ok(self.trees.count_deleted_anew(&*self.store).await?)
+        Ok(self.commit_drops(batch, vnodes).await?)
     }
 
     /// Commits a batch that drops vnodes, and forgets them. If they may be gone although it failed,

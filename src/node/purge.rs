@@ -104,8 +104,8 @@ impl Node {
                 if let Err(error) = node.tasks.track(node.purge_all()).await {
                     tracing::error!(%error, "the deleted keys can't be read");
                 }
-                let (tombstones, husks) = node.trees.deleted();
-                node.metrics.deleted_keys(tombstones, husks);
+                let deleted = node.trees.deleted();
+                node.metrics.deleted_keys(deleted.tombstones, deleted.husks);
             }
         });
     }

@@ -6,7 +6,6 @@
 //! that can't be told, the tree is *in doubt* and is made anew before it is compared again.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -32,8 +31,14 @@ const PAGE: ScanLimit = ScanLimit { entries: 16_384, bytes: 4 << 20 };
 pub(super) struct Trees {
     trees: Mutex<HashMap<VnodeId, Tree>>,
     in_doubt: Mutex<BTreeSet<VnodeId>>,
-    tombstones: AtomicI64,
-    husks: AtomicI64,
+    deleted: Mutex<HashMap<VnodeId, DeletedCounts>>,
+}
+
+/// How many records of a vnode are deleted ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct DeletedCounts {
+    pub(super) tombstones: i64,
+    pub(super) husks: i64,
 }
 
 impl Trees {
@@ -44,8 +49,8 @@ impl Trees {
             let leaf = place.leaf(shape);
             self.with(place.vnode, shape, |tree| tree.change(leaf, in_leaf));
         }
-        self.count(change.before, -1);
-        self.count(change.after, 1);
+        self.count(place.vnode, change.before, -1);
+        self.count(place.vnode, change.after, 1);
     }
 
     /// Works on one tree.
@@ -64,9 +69,14 @@ impl Trees {
         vnodes.iter().map(|vnode| trees.get(vnode).map_or(0, Tree::root)).collect()
     }
 
-    /// How many records here are tombstones, and how many husks.
-    pub(super) fn deleted(&self) -> (i64, i64) {
-        (self.tombstones.load(Ordering::Relaxed), self.husks.load(Ordering::Relaxed))
+    /// How many records here are deleted ones.
+    pub(super) fn deleted(&self) -> DeletedCounts {
+        self.deleted_by_vnode().values().fold(DeletedCounts::default(), |sum, counts| {
+            DeletedCounts {
+                tombstones: sum.tombstones + counts.tombstones,
+                husks: sum.husks + counts.husks,
+            }
+        })
     }
 
     /// What a vnode's tree says is no longer known to be true.
@@ -78,6 +88,12 @@ impl Trees {
     pub(super) fn forget(&self, vnode: VnodeId) {
         self.lock().remove(&vnode);
         self.doubts().remove(&vnode);
+        self.deleted_by_vnode().remove(&vnode);
+    }
+
+    /// The vnodes of which there is a tree: those with records that are in one, and others.
+    pub(super) fn known(&self) -> Vec<VnodeId> {
+        self.lock().keys().copied().collect()
     }
 
     /// Whether a vnode's tree may be wrong.
@@ -90,12 +106,18 @@ impl Trees {
         self.doubts().iter().copied().collect()
     }
 
-    fn count(&self, imprint: Imprint, by: i64) {
-        match imprint.deleted() {
-            Some((DeletedKind::Tombstones, _)) => self.tombstones.fetch_add(by, Ordering::Relaxed),
-            Some((DeletedKind::Husk, _)) => self.husks.fetch_add(by, Ordering::Relaxed),
-            None => 0,
-        };
+    fn count(&self, vnode: VnodeId, imprint: Imprint, by: i64) {
+        let Some((kind, _)) = imprint.deleted() else { return };
+        let mut deleted = self.deleted_by_vnode();
+        let counts = deleted.entry(vnode).or_default();
+        match kind {
+            DeletedKind::Tombstones => counts.tombstones += by,
+            DeletedKind::Husk => counts.husks += by,
+        }
+    }
+
+    fn deleted_by_vnode(&self) -> MutexGuard<'_, HashMap<VnodeId, DeletedCounts>> {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<VnodeId, Tree>> {
@@ -126,28 +148,31 @@ impl Trees {
                 None => break,
             }
         }
-        self.count_deleted(store).await
+        self.count_deleted(store, KeyRange::all()).await
     }
 
-    /// Counts the deleted records again, after some were dropped with their vnodes.
-    pub(super) async fn count_deleted_anew(&self, store: &dyn Store) -> Result<(), ReadError> {
-        self.tombstones.store(0, Ordering::Relaxed);
-        self.husks.store(0, Ordering::Relaxed);
-        self.count_deleted(store).await
+    /// Counts the deleted records of a vnode again, after some were dropped. While nothing of it changes.
+    pub(super) async fn count_deleted_anew(
+        &self,
+        vnode: VnodeId,
+        store: &dyn Store,
+    ) -> Result<(), ReadError> {
+        self.deleted_by_vnode().remove(&vnode);
+        self.count_deleted(store, vnode_range(vnode)).await
     }
 
-    async fn count_deleted(&self, store: &dyn Store) -> Result<(), ReadError> {
-        let mut range = KeyRange::all();
+    /// Adds the deleted records of a range to the counts.
+    async fn count_deleted(&self, store: &dyn Store, mut range: KeyRange) -> Result<(), ReadError> {
         loop {
             let page = store.scan(Space::Deletes, range.clone(), PAGE).await?;
             for (key, value) in &page.entries {
-                match (Deleted::decode(value), parse_record_key(key)) {
-                    (Ok(Deleted { kind: DeletedKind::Tombstones, digest, .. }), _) => {
-                        self.count(Imprint::Tombstones(digest), 1);
+                let Ok((vnode, _)) = parse_record_key(key) else { continue };
+                match Deleted::decode(value) {
+                    Ok(Deleted { kind: DeletedKind::Tombstones, digest, .. }) => {
+                        self.count(vnode, Imprint::Tombstones(digest), 1);
                     }
-                    (Ok(Deleted { digest, .. }), _) => self.count(Imprint::Husk(digest), 1),
-                    (Err(_), Ok((vnode, _))) => self.doubt(vnode),
-                    (Err(_), Err(_)) => {}
+                    Ok(Deleted { digest, .. }) => self.count(vnode, Imprint::Husk(digest), 1),
+                    Err(_) => self.doubt(vnode),
                 }
             }
             match page.next {

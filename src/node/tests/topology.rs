@@ -103,6 +103,35 @@ async fn written(key: &KeyPath) -> Bytes {
     other.stored(1, key).expect("it was written").to_stored_bytes()
 }
 
+/// Deleted keys are counted by vnode: what is dropped is counted no longer, without a look at the rest.
+#[tokio::test(start_paused = true)]
+async fn deleted_keys_are_counted_where_they_are_after_a_change() {
+    let keys = keys(60);
+    let world = three_and_a_candidate(&keys).await;
+    for key in &keys[..40] {
+        world.delete(1, key).ok().await;
+    }
+    for step in 0..2 {
+        if step == 0 {
+            world.change(2, join(4)).await.expect("it is applied");
+        } else {
+            let narrower = BucketChange { n: Some(1), ..BucketChange::default() };
+            let bucket = Bucket::new("b").expect("valid");
+            world.member(2).node.change_bucket(bucket, Some(narrower)).await.expect("it fits");
+        }
+        world.settled(60).await;
+        let mut all = 0;
+        for i in 1..=4 {
+            let member = world.member(i);
+            let counted = member.node.trees.deleted();
+            let there = member.store.entries(Space::Deletes).len();
+            assert_eq!(counted.tombstones + counted.husks, there as i64, "node-{i}");
+            all += there;
+        }
+        assert!(all >= 40, "they are not purged yet");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fourth_node_joins_under_load_and_leaves_again() {
     let keys = keys(200);
