@@ -336,18 +336,9 @@ impl Node {
     /// Drops a record that belongs to no vnode of this node and that nobody waits for: left by an
     /// earlier layout on a disk that went back in time. Says whether it is one.
     pub(super) async fn drop_if_left_over(self: &Arc<Self>, place: &Place) -> bool {
-        let Some(layout) = self.layout() else { return false };
-        let state = &layout.state;
-        let is_placed = state.vnode_of(&place.path) == place.vnode
-            || state.next_vnode_of(&place.path) == place.vnode;
-        let is_former = || {
-            former_of_this(&layout).iter().any(|(vnode, bucket)| {
-                *vnode == place.vnode && bucket.as_ref().is_none_or(|b| *b == place.path.bucket)
-            })
-        };
-        if is_placed || is_former() {
+        let Some(layout) = self.layout().filter(|layout| is_left_over(layout, place)) else {
             return false;
-        }
+        };
         match self.drop_one(&layout, place).await {
             Ok(()) => {
                 tracing::warn!(key = ?place.path, vnode = %place.vnode, "dropped what an earlier layout had left")
@@ -381,8 +372,10 @@ impl Node {
         let change = Change { before, after: Imprint::Absent };
         let mut batch = Batch::default();
         batch.delete(Space::Records, place.key().clone());
-        batch.delete(Space::Quarantine, place.key().clone());
-        change.add_to(&mut batch, place, self.shape(), self.clock.wall_ms());
+        for space in [Space::Quarantine, Space::Deletes] {
+            batch.delete(space, place.key().clone());
+        }
+        batch.delete(Space::Trees, place.tree_key(self.shape()));
         match self.store.commit(batch, Syncing::AsConfigured).await {
             Ok(()) => self.change_tree(place, change),
             Err(error) => {
@@ -509,6 +502,17 @@ impl Node {
         let has_meta = bucket.is_none() && self.vnodes.knows(vnode);
         Ok(!has_meta && self.store.scan(Space::Records, range, one).await?.entries.is_empty())
     }
+}
+
+/// Whether a record is in a vnode that is not, will not be and was not its key's.
+pub(super) fn is_left_over(layout: &Layout, place: &Place) -> bool {
+    let state = &layout.state;
+    let is_placed = state.vnode_of(&place.path) == place.vnode
+        || state.next_vnode_of(&place.path) == place.vnode;
+    let is_former = |(vnode, bucket): &(VnodeId, Option<Bucket>)| {
+        *vnode == place.vnode && bucket.as_ref().is_none_or(|b| *b == place.path.bucket)
+    };
+    !is_placed && !former_of_this(layout).iter().any(is_former)
 }
 
 /// What this node held before, one vnode after the other.

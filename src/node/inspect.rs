@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Node;
 use super::directory::Directory;
+use super::give::is_left_over;
 use super::imprint::{Deleted, Imprint, decode_digest, leaf_of};
+use super::replica::Place;
 use crate::protocol::causality::{Context, ContextToken, Record};
 use crate::protocol::cluster::ClusterState;
 use crate::protocol::merkle::{Tree, entry_hash};
@@ -17,6 +19,15 @@ impl Node {
     pub fn place_of(&self, path: &KeyPath) -> Option<(VnodeId, Vec<NodeId>)> {
         let set = self.layout()?.replica_set(path);
         Some((set.vnode, set.peers.iter().map(|peer| peer.id.clone()).collect()))
+    }
+
+    /// Whether one of this node's vnodes holds a record that an earlier layout has left there, which the
+    /// scrub is to find.
+    pub fn is_left_over(&self, vnode: VnodeId, path: &KeyPath) -> bool {
+        let place = Place::new(vnode, path.clone());
+        self.layout().is_some_and(|layout| {
+            layout.replicas_of(vnode).local.is_some() && is_left_over(&layout, &place)
+        })
     }
 
     /// What a token of this cluster covers.

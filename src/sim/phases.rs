@@ -303,6 +303,9 @@ async fn what_is_open(world: &World) -> String {
         if let Some(path) = damaged(world, number) {
             return format!("the record of {path:?} on node-{} is damaged", number + 1);
         }
+        if let Some(path) = left_over(world, number, &node) {
+            return format!("node-{} holds {path:?}, left by an earlier layout", number + 1);
+        }
         let quarantined = quarantined(world, number);
         if quarantined > 0 {
             return format!("node-{} has {quarantined} damaged keys", number + 1);
@@ -324,6 +327,15 @@ fn damaged(world: &World, number: usize) -> Option<KeyPath> {
     let is_damaged = |stored: &bytes::Bytes| Record::from_stored_bytes(stored.clone()).is_err();
     let (key, _) = records.into_iter().find(|(_, stored)| is_damaged(stored))?;
     parse_record_key(&key).ok().map(|(_, path)| path)
+}
+
+/// A key that a disk which went back in time has brought to where it is not at home any more; the scrub
+/// drops it.
+fn left_over(world: &World, number: usize, node: &Node) -> Option<KeyPath> {
+    let running = world.machines[number].running()?;
+    let records = running.disk.memory().entries(Space::Records);
+    let mut places = records.iter().filter_map(|(key, _)| parse_record_key(key).ok());
+    places.find(|(vnode, path)| node.is_left_over(*vnode, path)).map(|(_, path)| path)
 }
 
 /// How many keys of a machine count for nothing, as their record was damaged.
