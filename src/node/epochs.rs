@@ -6,14 +6,17 @@
 //! gossip of a later epoch    ─▶ its state is asked for     ─┤
 //! a proposal is decided here ───────────────────────────────┘
 //!
-//! adopt    persist ─▶ look for what is to be dropped
+//! adopt    persist
 //!          ─▶ close the gate: changes that were admitted are done, none is let in
 //!          ─▶ work out the roles: drop what is nobody's, empty what is to be taken in
 //!          ─▶ work with the new layout ─▶ open the gate
 //! ```
 //!
-//! While the gate is closed all writes through this node wait, and those of others that need it: what
-//! grows with the number of vnodes is looked for before.
+//! While nodes go on one after the other, requests that need two of them wait, and while the gate is
+//! closed all writes through this node. So what is to be dropped is known in memory. Records are only in
+//! vnodes that the layout before gave this node a part in, and a former holder is taken off the list when
+//! it has dropped; what else there may be, after a disk went back in time or holders were given up as
+//! dead, is in the trees and the counts of deleted keys. A start looks through the disk.
 //!
 //! A change of a record is admitted with its epoch while its key's lock, and so the gate, is held:
 //! there is no moment between the check and the commit.
@@ -169,8 +172,12 @@ impl Node {
                 return Err(error.into());
             }
         };
+        let found = match self.trees.are_loaded() {
+            true => BTreeSet::new(),
+            false => self.find_unkept(&layout).await?,
+        };
         let gate = self.locks.close_gate().await;
-        self.work_out_roles(&layout, BTreeSet::new(), Some(&present)).await?;
+        self.work_out_roles(&layout, found, Some(&present)).await?;
         self.set_layout(Arc::clone(&layout));
         drop(gate);
         tracing::info!(
@@ -273,7 +280,7 @@ impl Node {
     /// is closed, or before the node serves.
     ///
     /// What may have to be dropped is known without looking through the disk: the vnodes of the layout
-    /// `before`, those of which anything is in memory, and at a start those that
+    /// `before`, those of which anything is in memory, and until the trees are loaded those that
     /// [`Node::find_unkept`] has found.
     pub(super) async fn work_out_roles(
         &self,
@@ -283,7 +290,7 @@ impl Node {
     ) -> Result<(), AdoptError> {
         let own: BTreeSet<VnodeId> = layout.own_vnodes().into_iter().collect();
         let next: BTreeSet<VnodeId> = layout.next_vnodes().into_iter().collect();
-        let begun = layout.state.transition.as_ref().map(|transition| transition.begun);
+        let transition = layout.state.transition_id();
         let kept = self.kept_vnodes(layout);
         let mut dropped = found;
         dropped.extend(self.vnodes.known());
@@ -299,7 +306,7 @@ impl Node {
         dropped.retain(|vnode| !kept.contains(vnode));
         let mut batch = Batch::default();
         dropped.iter().for_each(|vnode| self.add_drop(&mut batch, *vnode));
-        for (vnode, _) in self.take_ins.all().filter(|(_, taken)| Some(taken.begun) != begun) {
+        for (vnode, _) in self.take_ins.all().filter(|(_, taken)| Some(taken.by) != transition) {
             batch.delete(Space::Meta, MetaKey::TakeIn(vnode));
         }
         let comes: Vec<Bucket> = layout.state.moved_buckets_now();
@@ -308,11 +315,11 @@ impl Node {
         };
         let is_fresh = |vnode: &VnodeId| {
             let is_taken_in = !own.contains(vnode) || takes_buckets(vnode);
-            is_taken_in && self.take_ins.begun(*vnode) != begun
+            is_taken_in && self.take_ins.begun_by(*vnode) != transition
         };
-        let fresh: Vec<(VnodeId, TakenIn)> = begun
+        let fresh: Vec<(VnodeId, TakenIn)> = transition
             .into_iter()
-            .flat_map(|begun| next.iter().map(move |vnode| (*vnode, TakenIn::new(begun))))
+            .flat_map(|id| next.iter().map(move |vnode| (*vnode, TakenIn::new(id))))
             .filter(|(vnode, _)| is_fresh(vnode))
             .collect();
         let mut emptied = BTreeSet::new();
@@ -333,7 +340,7 @@ impl Node {
         for vnode in emptied {
             self.trees.count_deleted_anew(vnode, &*self.store).await?;
         }
-        self.take_ins.keep(begun);
+        self.take_ins.keep(transition);
         fresh.into_iter().for_each(|(vnode, taken)| self.take_ins.set(vnode, taken));
         Ok(())
     }
@@ -391,6 +398,7 @@ impl Node {
                 if error.may_be_applied() {
                     vnodes.for_each(|vnode| {
                         self.trees.doubt(*vnode);
+                        // It is known from now on, so that its drop is tried again.
                         self.retire(*vnode, Retirement::FailedBatch);
                     });
                 }
@@ -426,7 +434,7 @@ impl Node {
     /// that others have yet to be brought.
     fn kept_vnodes(&self, layout: &Layout) -> BTreeSet<VnodeId> {
         let me = layout.this();
-        let begun = layout.state.transition.as_ref().map(|transition| transition.begun);
+        let transition = layout.state.transition_id();
         let resumed = layout.state.transition.as_ref().map_or(&[][..], |t| &t.resumed[..]);
         let is_of_me = |former: &&Former| {
             former.node == me.id && former.incarnation == me.incarnation && former.bucket.is_none()
@@ -435,7 +443,7 @@ impl Node {
             list.iter().filter(is_of_me).any(|former| former.has(vnode))
         };
         let is_being_taken_in =
-            |vnode: &VnodeId| self.take_ins.begun(*vnode) == begun || has(resumed, *vnode);
+            |vnode: &VnodeId| self.take_ins.begun_by(*vnode) == transition || has(resumed, *vnode);
         let mut kept: BTreeSet<VnodeId> = layout.own_vnodes().into_iter().collect();
         kept.extend(layout.next_vnodes().into_iter().filter(is_being_taken_in));
         let former = layout.state.former.iter().filter(is_of_me);

@@ -26,9 +26,9 @@ use super::pace::Pace;
 use super::replica::Place;
 use super::taken_in::{self, Passed, TakenIn};
 use crate::peer::messages::{Answer, Carried, Progress, Refusal, Request};
-use crate::protocol::cluster::TransitionPhase;
+use crate::protocol::cluster::{TransitionId, TransitionPhase};
 use crate::storage::{Batch, Syncing};
-use crate::types::{Epoch, KeyPath, ReplicationFactor, VnodeId};
+use crate::types::{KeyPath, ReplicationFactor, VnodeId};
 
 /// How long one request may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -128,9 +128,10 @@ impl Node {
 
     async fn take_in(self: &Arc<Self>, layout: &Arc<Layout>, job: &Job) -> anyhow::Result<()> {
         let transition = layout.state.transition.as_ref().expect("jobs are of a transition");
+        let by = layout.state.transition_id().expect("there is one");
         match transition.phase {
-            TransitionPhase::Prepare => self.take_bulk(layout, job, transition.begun).await,
-            TransitionPhase::Switch => self.pass_over_all(layout, job, transition.begun).await,
+            TransitionPhase::Prepare => self.take_bulk(layout, job, by).await,
+            TransitionPhase::Switch => self.pass_over_all(layout, job, by).await,
         }
     }
 
@@ -139,9 +140,9 @@ impl Node {
         self: &Arc<Self>,
         layout: &Arc<Layout>,
         job: &Job,
-        begun: Epoch,
+        by: TransitionId,
     ) -> anyhow::Result<()> {
-        if self.take_ins.get(job.vnode, begun).has_bulk {
+        if self.take_ins.get(job.vnode, by).has_bulk {
             return Ok(());
         }
         for table in &job.from {
@@ -151,7 +152,7 @@ impl Node {
             }
             self.take_bulk_of(layout, job, *table).await?;
         }
-        let mut taken = self.take_ins.get(job.vnode, begun);
+        let mut taken = self.take_ins.get(job.vnode, by);
         taken.has_bulk = true;
         self.keep_taken(layout, job.vnode, taken).await
     }
@@ -190,19 +191,19 @@ impl Node {
         self: &Arc<Self>,
         layout: &Arc<Layout>,
         job: &Job,
-        begun: Epoch,
+        by: TransitionId,
     ) -> anyhow::Result<()> {
         let mut failure = None;
         for table in &job.from {
             for peer in self.old_holders(layout, job.vnode, *table) {
                 let passed =
                     Passed { table: *table, node: peer.id.clone(), incarnation: peer.incarnation };
-                if self.take_ins.get(job.vnode, begun).passed.contains(&passed) {
+                if self.take_ins.get(job.vnode, by).passed.contains(&passed) {
                     continue;
                 }
                 match self.pass_over(layout, job.vnode, *table, &peer).await {
                     Ok(()) => {
-                        let mut taken = self.take_ins.get(job.vnode, begun);
+                        let mut taken = self.take_ins.get(job.vnode, by);
                         taken.passed.insert(passed);
                         self.keep_taken(layout, job.vnode, taken).await?;
                     }
@@ -392,13 +393,13 @@ impl Node {
     pub(super) async fn progress(self: &Arc<Self>) -> Progress {
         let layout = self.layout().expect("only a serving node is asked");
         let jobs = self.jobs(&layout);
-        let begun = layout.state.transition.as_ref().map(|transition| transition.begun);
+        let by = layout.state.transition_id();
         let phase = layout.state.transition.as_ref().map(|transition| transition.phase);
         let mut waiting_for = self.take_ins.failures();
         let mut done = 0;
         let mut all = true;
         for job in &jobs {
-            let taken = self.take_ins.get(job.vnode, begun.expect("jobs are of a transition"));
+            let taken = self.take_ins.get(job.vnode, by.expect("jobs are of a transition"));
             let is_done = match phase {
                 Some(TransitionPhase::Switch) => {
                     let open = self.open_passes(&layout, job, &taken);

@@ -9,18 +9,21 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::directory::DirectoryError;
+use crate::protocol::cluster::TransitionId;
 use crate::storage::schema::MetaKey;
 use crate::storage::{Batch, KeyRange, ScanLimit, Space, Store, frame};
-use crate::types::{DataIncarnation, Epoch, NodeId, ReplicationFactor, VnodeId};
+use crate::types::{DataIncarnation, NodeId, ReplicationFactor, VnodeId};
 
 /// The format of a [`TakenIn`].
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// One that did not say of which recovery it was: such a vnode is taken in anew.
+const FORMAT_WITHOUT_RECOVERY: u8 = 1;
 
 /// How far a vnode is taken in, as it is persisted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TakenIn {
     /// By which transition.
-    pub(super) begun: Epoch,
+    pub(super) by: TransitionId,
     /// The bulk is there.
     pub(super) has_bulk: bool,
     /// The old replicas that were passed over.
@@ -37,8 +40,8 @@ pub(super) struct Passed {
 
 impl TakenIn {
     /// Nothing is there yet.
-    pub(super) const fn new(begun: Epoch) -> Self {
-        Self { begun, has_bulk: false, passed: BTreeSet::new() }
+    pub(super) const fn new(by: TransitionId) -> Self {
+        Self { by, has_bulk: false, passed: BTreeSet::new() }
     }
 }
 
@@ -69,6 +72,9 @@ impl TakeIns {
         loop {
             let page = store.scan(Space::Meta, range.clone(), limit).await?;
             for (key, value) in &page.entries {
+                if value.first() == Some(&FORMAT_WITHOUT_RECOVERY) {
+                    continue;
+                }
                 if let Some(MetaKey::TakeIn(vnode)) = MetaKey::from_bytes(key) {
                     take_ins.set(vnode, frame::decode(value, FORMAT)?);
                 }
@@ -81,8 +87,8 @@ impl TakeIns {
     }
 
     /// Which transition began to take a vnode in.
-    pub(super) fn begun(&self, vnode: VnodeId) -> Option<Epoch> {
-        self.lock().get(&vnode).map(|taken| taken.begun)
+    pub(super) fn begun_by(&self, vnode: VnodeId) -> Option<TransitionId> {
+        self.lock().get(&vnode).map(|taken| taken.by)
     }
 
     /// All of them.
@@ -91,11 +97,11 @@ impl TakeIns {
     }
 
     /// Forgets those of other transitions.
-    pub(super) fn keep(&self, begun: Option<Epoch>) {
+    pub(super) fn keep(&self, by: Option<TransitionId>) {
         let mut vnodes = self.lock();
         let before = vnodes.len();
-        vnodes.retain(|_, taken| Some(taken.begun) == begun);
-        if vnodes.len() < before || begun.is_none() {
+        vnodes.retain(|_, taken| Some(taken.by) == by);
+        if vnodes.len() < before || by.is_none() {
             self.failures.lock().unwrap_or_else(PoisonError::into_inner).clear();
             self.bytes.store(0, Ordering::Relaxed);
             *self.since.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -107,9 +113,9 @@ impl TakeIns {
         self.lock().insert(vnode, taken);
     }
 
-    pub(super) fn get(&self, vnode: VnodeId, begun: Epoch) -> TakenIn {
-        let known = self.lock().get(&vnode).filter(|taken| taken.begun == begun).cloned();
-        known.unwrap_or_else(|| TakenIn::new(begun))
+    pub(super) fn get(&self, vnode: VnodeId, by: TransitionId) -> TakenIn {
+        let known = self.lock().get(&vnode).filter(|taken| taken.by == by).cloned();
+        known.unwrap_or_else(|| TakenIn::new(by))
     }
 
     /// Keeps why a vnode could not be taken in; `None`: it was.
@@ -146,5 +152,38 @@ impl TakeIns {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<VnodeId, TakenIn>> {
         self.vnodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Durability, MemoryStore, Syncing};
+    use crate::types::{Epoch, PartitionId, RecoveryNumber};
+
+    fn id(recovery: u64) -> TransitionId {
+        TransitionId { recovery: RecoveryNumber::new(recovery), begun: Epoch::new(14) }
+    }
+
+    /// After a recovery by a node that was behind, an epoch begins a second transition: what the first one
+    /// has passed over lacks what was written between them.
+    #[tokio::test]
+    async fn what_another_recovery_took_in_counts_no_more() {
+        let vnode = VnodeId {
+            table: ReplicationFactor::new(3).expect("valid"),
+            partition: PartitionId::new(1),
+        };
+        let store = MemoryStore::new(Durability::Sync);
+        let mut batch = Batch::default();
+        put(&mut batch, vnode, &TakenIn { has_bulk: true, ..TakenIn::new(id(0)) });
+        let older = VnodeId { partition: PartitionId::new(2), ..vnode };
+        batch.put(Space::Meta, MetaKey::TakeIn(older), frame::encode(1, &(14_u64, true)));
+        store.commit(batch, Syncing::Always).await.expect("a store in memory");
+        let take_ins = TakeIns::load(&store).await.expect("it reads");
+        assert!(take_ins.get(vnode, id(0)).has_bulk);
+        assert!(!take_ins.get(vnode, id(1)).has_bulk);
+        assert_eq!(take_ins.begun_by(older), None, "of a format that does not say");
+        take_ins.keep(Some(id(1)));
+        assert_eq!(take_ins.begun_by(vnode), None);
     }
 }

@@ -6,6 +6,7 @@
 //! that can't be told, the tree is *in doubt* and is made anew before it is compared again.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -32,6 +33,8 @@ pub(super) struct Trees {
     trees: Mutex<HashMap<VnodeId, Tree>>,
     in_doubt: Mutex<BTreeSet<VnodeId>>,
     deleted: Mutex<HashMap<VnodeId, DeletedCounts>>,
+    /// What is on disk is in here.
+    are_loaded: AtomicBool,
 }
 
 /// How many records of a vnode are deleted ones.
@@ -91,9 +94,18 @@ impl Trees {
         self.deleted_by_vnode().remove(&vnode);
     }
 
-    /// The vnodes of which there is a tree: those with records that are in one, and others.
-    pub(super) fn known(&self) -> Vec<VnodeId> {
-        self.lock().keys().copied().collect()
+    /// Whether what is on disk is in here.
+    pub(super) fn are_loaded(&self) -> bool {
+        self.are_loaded.load(Ordering::SeqCst)
+    }
+
+    /// Once they are loaded, all vnodes that hold anything, and others.
+    pub(super) fn known(&self) -> BTreeSet<VnodeId> {
+        let mut known: BTreeSet<VnodeId> = self.lock().keys().copied().collect();
+        // Husks are in no tree, and damaged digests neither.
+        known.extend(self.deleted_by_vnode().keys());
+        known.extend(self.doubts().iter());
+        known
     }
 
     /// Whether a vnode's tree may be wrong.
@@ -148,7 +160,10 @@ impl Trees {
                 None => break,
             }
         }
-        self.count_deleted(store, KeyRange::all()).await
+        self.deleted_by_vnode().clear();
+        self.count_deleted(store, KeyRange::all()).await?;
+        self.are_loaded.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Counts the deleted records of a vnode again, after some were dropped. While nothing of it changes.

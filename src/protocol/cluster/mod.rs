@@ -15,5 +15,6 @@ mod state;
 pub use bucket::BucketProperties;
 pub use change::{Change, ChangeError, Joiner};
 pub use state::{
-    ClusterNode, ClusterState, Former, Role, Standing, StateStamp, Transition, TransitionPhase,
+    ClusterNode, ClusterState, Former, Role, Standing, StateStamp, Transition, TransitionId,
+    TransitionPhase,
 };

@@ -67,10 +67,20 @@ impl TransitionPhase {
     }
 }
 
+/// Names a transition. Epochs go back in a forced recovery that a node which was ahead survives, so one
+/// epoch may begin two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransitionId {
+    /// Orders before the epoch.
+    pub recovery: RecoveryNumber,
+    /// The epoch that began it.
+    pub begun: Epoch,
+}
+
 /// A change of who holds what, under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
-    /// The epoch that began it; names it.
+    /// The epoch that began it.
     pub begun: Epoch,
     /// How far it is.
     pub phase: TransitionPhase,
@@ -201,6 +211,15 @@ impl ClusterState {
             epoch: self.epoch,
             hash: xxh3_64(&bytes),
         }
+    }
+
+    /// Which transition runs, if one does. A forced recovery ends the one before it.
+    pub fn transition_id(&self) -> Option<TransitionId> {
+        let id = |transition: &Transition| TransitionId {
+            recovery: self.recovery,
+            begun: transition.begun,
+        };
+        self.transition.as_deref().map(id)
     }
 
     /// The node of this name, as the present sets know it.
