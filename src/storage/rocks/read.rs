@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rocksdb::properties::NUM_ENTRIES_ACTIVE_MEM_TABLE;
-use rocksdb::{DB, ErrorKind, FlushOptions, ReadOptions, ReadTier, SnapshotWithThreadMode};
+use rocksdb::properties::{
+    NUM_ENTRIES_ACTIVE_MEM_TABLE, NUM_IMMUTABLE_MEM_TABLE, num_files_at_level,
+};
+use rocksdb::{
+    AsColumnFamilyRef, DB, ErrorKind, FlushOptions, ReadOptions, ReadTier, SnapshotWithThreadMode,
+};
 use self_cell::self_cell;
 use tokio::sync::Semaphore;
 
@@ -63,7 +67,7 @@ fn prepare(database: &Database, space: Space) {
     let family = database.family(space);
     let unsorted = database.db().property_int_value_cf(family, NUM_ENTRIES_ACTIVE_MEM_TABLE);
     let is_due = matches!(unsorted, Ok(Some(entries)) if entries > options::MOST_UNSORTED);
-    if !is_due || !has_room(database) {
+    if !is_due || !has_caught_up(database, family) || !has_room(database) {
         return;
     }
     let mut options = FlushOptions::default();
@@ -71,6 +75,17 @@ fn prepare(database: &Database, space: Space) {
     if let Err(error) = database.db().flush_cf_opt(family, &options) {
         tracing::warn!(%error, space = space.name(), "a memtable could not be sent to a file");
     }
+}
+
+/// Whether earlier memtables are in files, and few of these wait to be merged: a flush must neither wait
+/// for another one nor bring writes near to where RocksDB slows them down.
+fn has_caught_up(database: &Database, family: &impl AsColumnFamilyRef) -> bool {
+    const MOST_FILES: u64 = 8;
+    let db = database.db();
+    let waiting = db.property_int_value_cf(family, NUM_IMMUTABLE_MEM_TABLE);
+    let files = db.property_value_cf(family, num_files_at_level(0)).ok().flatten();
+    let files = files.and_then(|files| files.parse::<u64>().ok());
+    matches!(waiting, Ok(Some(0))) && files.is_some_and(|files| files < MOST_FILES)
 }
 
 /// Whether the disk has room for a file more: on a full one RocksDB would refuse all that comes later.
