@@ -205,7 +205,7 @@ impl Node {
         let _one = tokio::select! {
             biased;
             // It has heard of it otherwise.
-            _ = epochs.wait_for(|epoch| *epoch != at.epoch) => return,
+            _ = epochs.wait_for(|present| *present != Some(*at)) => return,
             one = timeout_at(deadline, peer.told.lock()) => one,
         };
         if !self.is_past(at) {

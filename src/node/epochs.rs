@@ -47,7 +47,7 @@ use crate::storage::schema::{
     MetaKey, bucket_range, parse_record_key, tree_key, vnode_key, vnode_range,
 };
 use crate::storage::{Batch, CommitError, KeyRange, ReadError, ScanLimit, Space, Syncing};
-use crate::types::{Bucket, Epoch, PartitionCount, VnodeId};
+use crate::types::{Bucket, PartitionCount, VnodeId};
 
 /// How soon work of an epoch that could not be ended is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -70,7 +70,7 @@ pub(super) struct Epochs {
     /// Such a state was told.
     pub(super) is_offered: Notify,
     /// The present one.
-    pub(super) present: Watched<Epoch>,
+    pub(super) present: Watched<Option<StateStamp>>,
 }
 
 /// Why a state was not adopted.
@@ -91,13 +91,13 @@ pub enum AdoptError {
 }
 
 impl Epochs {
-    pub(super) fn new(epoch: Epoch) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             adopting: tokio::sync::Mutex::default(),
             acceptor: tokio::sync::Mutex::default(),
             offered: Mutex::default(),
             is_offered: Notify::new(),
-            present: Watched::new(epoch),
+            present: Watched::new(None),
         }
     }
 
@@ -193,10 +193,10 @@ impl Node {
 
     /// Works with a layout from now on.
     pub(super) fn set_layout(&self, layout: Arc<Layout>) {
-        let epoch = layout.state.epoch;
+        let stamp = Some(layout.stamp);
         self.instruments.adopted(&layout.stamp);
         self.layout.store(Some(layout));
-        self.epochs.present.change(|present| std::mem::replace(present, epoch) != epoch);
+        self.epochs.present.change(|present| std::mem::replace(present, stamp) != stamp);
     }
 
     /// Takes a state that a peer tells.
@@ -259,7 +259,7 @@ impl Node {
             loop {
                 let seen = *epochs.borrow();
                 let has_more = node.tasks.track(work(Arc::clone(&node))).await;
-                let changed = epochs.wait_for(|epoch| *epoch != seen);
+                let changed = epochs.wait_for(|present| *present != seen);
                 let wait = async {
                     match has_more {
                         true => drop(tokio::time::timeout(AGAIN_AFTER, changed).await),

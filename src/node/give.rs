@@ -365,17 +365,12 @@ impl Node {
     ) -> anyhow::Result<()> {
         let guard = self.locks.lock(place.key()).await;
         self.admit(&layout.stamp, &guard)?;
-        let before = match self.imprint(place).await {
-            Some(before) => before,
-            None => self.imprint_in_indexes(place).await?,
-        };
+        let before = self.imprint_in_indexes(place).await?;
         let change = Change { before, after: Imprint::Absent };
         let mut batch = Batch::default();
         batch.delete(Space::Records, place.key().clone());
-        for space in [Space::Quarantine, Space::Deletes] {
-            batch.delete(space, place.key().clone());
-        }
-        batch.delete(Space::Trees, place.tree_key(self.shape()));
+        batch.delete(Space::Quarantine, place.key().clone());
+        change.add_to(&mut batch, place, self.shape(), self.clock.wall_ms());
         match self.store.commit(batch, Syncing::AsConfigured).await {
             Ok(()) => self.change_tree(place, change),
             Err(error) => {
@@ -509,10 +504,14 @@ pub(super) fn is_left_over(layout: &Layout, place: &Place) -> bool {
     let state = &layout.state;
     let is_placed = state.vnode_of(&place.path) == place.vnode
         || state.next_vnode_of(&place.path) == place.vnode;
-    let is_former = |(vnode, bucket): &(VnodeId, Option<Bucket>)| {
+    !is_placed && !is_to_be_dropped(layout, place)
+}
+
+/// Whether a record is one of those that this node held before and has yet to drop.
+pub(super) fn is_to_be_dropped(layout: &Layout, place: &Place) -> bool {
+    former_of_this(layout).iter().any(|(vnode, bucket)| {
         *vnode == place.vnode && bucket.as_ref().is_none_or(|b| *b == place.path.bucket)
-    };
-    !is_placed && !former_of_this(layout).iter().any(is_former)
+    })
 }
 
 /// What this node held before, one vnode after the other.

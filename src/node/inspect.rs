@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Node;
 use super::directory::Directory;
-use super::give::is_left_over;
+use super::give::{is_left_over, is_to_be_dropped};
 use super::imprint::{Deleted, Imprint, decode_digest, leaf_of};
 use super::replica::Place;
 use crate::protocol::causality::{Context, ContextToken, Record};
@@ -21,12 +21,12 @@ impl Node {
         Some((set.vnode, set.peers.iter().map(|peer| peer.id.clone()).collect()))
     }
 
-    /// Whether one of this node's vnodes holds a record that an earlier layout has left there, which the
-    /// scrub is to find.
+    /// Whether this node has no business any more with a record of a vnode.
     pub fn is_left_over(&self, vnode: VnodeId, path: &KeyPath) -> bool {
         let place = Place::new(vnode, path.clone());
         self.layout().is_some_and(|layout| {
-            layout.replicas_of(vnode).local.is_some() && is_left_over(&layout, &place)
+            let is_nobodys = !layout.has_role(vnode) && !is_to_be_dropped(&layout, &place);
+            is_nobodys || is_left_over(&layout, &place)
         })
     }
 

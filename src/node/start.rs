@@ -56,7 +56,7 @@ use crate::protocol::cluster::ClusterState;
 use crate::protocol::cluster::formation::FormationError;
 use crate::storage::{CommitError, Store};
 use crate::telemetry::Metrics;
-use crate::types::{ClusterId, Epoch, NodeId};
+use crate::types::{ClusterId, NodeId};
 
 /// How long a stop waits for work that was begun.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -181,7 +181,7 @@ impl Node {
             rebuilds,
             phase: Watched::new(starting),
             layout: ArcSwapOption::empty(),
-            epochs: Epochs::new(Epoch::default()),
+            epochs: Epochs::new(),
             take_ins,
             transitions: Transitions::default(),
             recovery: tokio::sync::Mutex::default(),

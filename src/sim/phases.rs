@@ -248,6 +248,12 @@ async fn quiet(world: &Arc<World>) -> Vec<Violation> {
     let numbers: Vec<usize> = world.in_service().map(|machine| machine.number).collect();
     let batches =
         || -> u64 { numbers.iter().map(|number| world.observer.batches_of(*number)).sum() };
+    for (number, node) in serving(world) {
+        if let Some(path) = left_over(world, number, &node) {
+            let text = format!("node-{} holds {path:?}, which is not its own", number + 1);
+            violations.push(Violation::new(QUIET, text));
+        }
+    }
     let before = batches();
     if let Err(text) = sweep(world).await {
         violations.push(Violation::new(QUIET, text));
@@ -303,7 +309,7 @@ async fn what_is_open(world: &World) -> String {
         if let Some(path) = damaged(world, number) {
             return format!("the record of {path:?} on node-{} is damaged", number + 1);
         }
-        if let Some(path) = left_over(world, number, &node) {
+        if let Some(path) = left_over(world, number, &node).filter(|_| world.scenario.deceives()) {
             return format!("node-{} holds {path:?}, left by an earlier layout", number + 1);
         }
         let quarantined = quarantined(world, number);
@@ -329,7 +335,7 @@ fn damaged(world: &World, number: usize) -> Option<KeyPath> {
     parse_record_key(&key).ok().map(|(_, path)| path)
 }
 
-/// A key that a disk which went back in time has brought to where it is not at home any more; the scrub
+/// A key that lies where it is not at home any more. A disk that went back in time can bring one; the scrub
 /// drops it.
 fn left_over(world: &World, number: usize, node: &Node) -> Option<KeyPath> {
     let running = world.machines[number].running()?;
