@@ -67,6 +67,7 @@ pub fn running(mix: Mix, addresses: &[SocketAddr], keys: (u64, u64)) -> Running 
         warm_up: Duration::ZERO,
         length: Length::For(Duration::from_secs(3_600)),
         patience: Duration::from_secs(30),
+        persistence: Duration::ZERO,
         seed: 1,
         workload,
     }

@@ -28,6 +28,9 @@ pub enum Length {
     Count(u64),
 }
 
+/// How long nodes may refuse one value before a load is given up.
+const LOADING_PERSISTENCE: Duration = Duration::from_secs(60);
+
 /// A run of the generator.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -57,18 +60,23 @@ pub struct Plan {
     pub length: Length,
     /// How long an answer may take before the connection is given up.
     pub patience: Duration,
+    /// How long an operation that nodes refuse for now is begun again before that counts as its result;
+    /// zero where what they refuse is measured.
+    pub persistence: Duration,
     /// What the choice of keys and values begins with.
     pub seed: u64,
 }
 
 impl Plan {
-    /// The run that stores a value under each of these keys, as fast as it can, before this one.
+    /// The run that stores a value under each of these keys, as fast as it can, before this one. What busy
+    /// nodes refuse is tried again.
     pub fn to_load(&self, first: u64, count: u64) -> Self {
         Self {
             workload: self.workload.of_inserts(),
             keys: Keys::new(first, 0),
             distribution: Distribution::Uniform,
             pace: Pace::Closed,
+            persistence: LOADING_PERSISTENCE,
             warm_up: Duration::ZERO,
             length: Length::Count(count),
             ..self.clone()

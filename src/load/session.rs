@@ -49,6 +49,11 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Whether the node has done nothing and asks for a later try: it is busy, or not ready.
+    pub(super) fn is_for_now(&self) -> bool {
+        matches!(self, Self::Refused(429 | 503, _))
+    }
+
     /// Whether the connection must be opened again.
     fn breaks_connection(&self) -> bool {
         matches!(self, Self::NoAnswer | Self::Connection(_) | Self::Unreadable)

@@ -19,11 +19,15 @@ use super::pace::{Pacer, Schedule};
 use super::plan::{Length, Pace, Plan};
 use super::recorder::{Interval, Noted, Notes};
 use super::run::{Part, Period};
-use super::session::{Failure, Purpose, Session};
+use super::session::{Failure, Outcome, Purpose, Session};
 use super::workload::{Operation, Workload};
 
 /// How long a client waits before it tries to connect again.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
+
+/// How long a client waits before it asks again for what a node refused for now: what nodes ask for in
+/// `Retry-After`.
+const REFUSED_DELAY: Duration = Duration::from_secs(1);
 
 /// What a thread tells.
 #[derive(Debug)]
@@ -100,6 +104,7 @@ impl Worker {
                 stop: self.stop.clone(),
             },
             notes: Rc::clone(&notes),
+            persistence: self.plan.persistence,
         });
         let clients = join_all(clients.map(|client| tokio::task::spawn_local(client.run())));
         let mut ticker = Ticker { worker: &self, notes, period, number: 0, cpu: thread_time() };
@@ -255,6 +260,7 @@ struct Client {
     chooser: Option<Chooser>,
     turns: Turns,
     notes: Rc<RefCell<Notes>>,
+    persistence: Duration,
 }
 
 impl Client {
@@ -263,7 +269,7 @@ impl Client {
             let operation = self.workload.choose(&mut self.rng);
             let key = self.key_for(operation);
             let sent = Instant::now();
-            let result = self.session.perform(operation, key, &mut self.rng).await;
+            let result = self.perform(operation, key).await;
             if operation == Operation::Insert {
                 self.keys.end_insert(key);
             }
@@ -275,6 +281,20 @@ impl Client {
             if is_unconnected {
                 sleep(RECONNECT_DELAY).await;
             }
+        }
+    }
+
+    /// Does an operation, and as long as the plan says again what is refused for now.
+    async fn perform(&mut self, operation: Operation, key: u64) -> Result<Outcome, Failure> {
+        let begun = Instant::now();
+        loop {
+            let result = self.session.perform(operation, key, &mut self.rng).await;
+            let is_refused = result.as_ref().is_err_and(Failure::is_for_now);
+            let may_wait = begun.elapsed() + REFUSED_DELAY <= self.persistence;
+            if !is_refused || !may_wait || self.turns.stop.is_cancelled() {
+                return result;
+            }
+            sleep(REFUSED_DELAY).await;
         }
     }
 

@@ -1,7 +1,11 @@
 //! `starling bench` against a real node.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
@@ -88,6 +92,77 @@ async fn a_value_that_was_never_stored_fails_a_run_that_verifies() {
     let found = bench(&node, &format!("{arguments} --no-load")).await;
     assert_eq!(found.status.code(), Some(1), "{}", text(&found.stdout));
     assert!(text(&found.stdout).contains("wrong value"), "{}", text(&found.stdout));
+}
+
+/// A busy machine: what has to be stored before a run is asked for again, and what is measured is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_busy_node_refuses_to_load_is_tried_again() {
+    let node = BusyNode::start(3);
+    let arguments = "read --keys 5 --connections 2 --warm-up 0 --count 2 --json";
+    let measured = json(&bench(&node.address, arguments).await);
+    assert_eq!(measured["total"]["count"], 2, "{measured}");
+    assert_eq!(
+        node.asked.load(Ordering::SeqCst),
+        3 + 5 + 2,
+        "each value once, and what was refused"
+    );
+    let busy = BusyNode::start(3);
+    let measured =
+        bench(&busy.address, "write --no-load --connections 2 --warm-up 0 --count 4 --json");
+    let measured = json(&measured.await);
+    assert_eq!(measured["total"]["count"], 1, "a refusal is a result: {measured}");
+    assert_eq!(busy.asked.load(Ordering::SeqCst), 4);
+}
+
+/// What answers the first requests with 429, and all others as if it had done them.
+struct BusyNode {
+    address: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl BusyNode {
+    fn start(refused: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it listens").to_string();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let counted = Arc::clone(&counted);
+                std::thread::spawn(move || answer(stream, &counted, refused));
+            }
+        });
+        Self { address, asked }
+    }
+}
+
+/// Answers requests with bodies on one connection, until it ends.
+fn answer(stream: TcpStream, asked: &AtomicUsize, refused: usize) {
+    let mut requests = BufReader::new(stream);
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if requests.read_line(&mut line).is_ok_and(|read| read == 0) {
+                return;
+            }
+            if line == "\r\n" {
+                break;
+            }
+            let header = line.to_ascii_lowercase();
+            if let Some(value) = header.strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a length");
+            }
+        }
+        let mut body = vec![0; length];
+        requests.read_exact(&mut body).expect("a whole body");
+        let status = match asked.fetch_add(1, Ordering::SeqCst) < refused {
+            true => "429 Too Many Requests\r\nRetry-After: 1\r\nStarling-Error: overloaded",
+            false => "200 OK",
+        };
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        requests.get_mut().write_all(answer.as_bytes()).expect("it is written");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

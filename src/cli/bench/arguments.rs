@@ -167,6 +167,7 @@ impl BenchArgs {
                 None => Length::For(seconds("--duration", self.duration)?),
             },
             patience: NODE_TIMEOUT + GRACE,
+            persistence: Duration::ZERO,
             seed: self.seed,
             workload,
         })
