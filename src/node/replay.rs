@@ -192,7 +192,8 @@ impl Node {
         self.bring_to_all(&set, &takers, kept, hint).await
     }
 
-    /// Brings a hint to the first replica that takes it: one of the present set. What a replica of the
+    /// Brings a hint to the first replica that takes it: one of the present set, and this node itself if it
+    /// has become one and no other takes it; with n = 1 there is no other. What a replica of the
     /// next set alone holds is gone if the transition is aborted; and what one of the present set holds
     /// comes to the next set, with the transition or from a former holder.
     async fn bring_to_any(
@@ -202,9 +203,10 @@ impl Node {
         kept: &KeptHint,
         hint: &Hint,
     ) -> Replayed {
-        let is_asked = |replica: &&ReplicaIndex| replica.0 < set.n() && set.peer(**replica).is_up();
-        for replica in others.iter().filter(is_asked) {
-            let brought = self.bring_to_all(set, &[*replica], kept, hint).await;
+        let is_asked = |replica: &ReplicaIndex| replica.0 < set.n() && set.peer(*replica).is_up();
+        let asked = others.iter().copied().filter(is_asked);
+        for replica in asked.chain(set.local) {
+            let brought = self.bring_to_all(set, &[replica], kept, hint).await;
             if brought != Replayed::Failed {
                 return brought;
             }
@@ -329,8 +331,15 @@ impl Node {
         record: Carried,
     ) -> Result<(), PeerFailure> {
         let table = set.vnode_at(replica).table;
-        let request = Request::Merge { path: path.clone(), table, record, answers: false };
         let deadline = Instant::now() + REPLAY_TIMEOUT;
+        if set.is_here(replica) {
+            let (node, at, from) = (Arc::clone(self), set.at, set.peer(replica).id.clone());
+            let place = Place::new(set.vnode_at(replica), path.clone());
+            let merging = async move { node.merge(&at, &place, record, &from, deadline).await };
+            let merged = self.tasks.in_foreground(merging).await;
+            return merged.map(drop).map_err(PeerFailure::Refused);
+        }
+        let request = Request::Merge { path: path.clone(), table, record, answers: false };
         match self.call(&set.at, set.peer(replica), request, deadline, None).await? {
             Answer::Merged(_) => Ok(()),
             _ => Err(PeerFailure::WrongAnswer),
