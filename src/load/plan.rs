@@ -60,8 +60,8 @@ pub struct Plan {
     pub length: Length,
     /// How long an answer may take before the connection is given up.
     pub patience: Duration,
-    /// How long an operation that nodes refuse for now is begun again before that counts as its result;
-    /// zero where what they refuse is measured.
+    /// How long an operation that busy nodes refuse is begun again before the refusal counts as its result;
+    /// zero where refusals are measured.
     pub persistence: Duration,
     /// What the choice of keys and values begins with.
     pub seed: u64,

@@ -49,7 +49,8 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Whether the node has done nothing and asks for a later try: it is busy, or not ready.
+    /// Whether a later try may do: the node is busy or not ready, or too few replicas have answered. What
+    /// some of them have stored then is stored once more.
     pub(super) fn is_for_now(&self) -> bool {
         matches!(self, Self::Refused(429 | 503, _))
     }
