@@ -42,10 +42,6 @@ const PAGE_BYTES: u32 = 1 << 20;
 /// The same while clients are being served: what a page holds, they wait for.
 const PAGE_BYTES_BESIDE_CLIENTS: u32 = 16 << 10;
 
-/// While clients are served, a rest is so many times the work before it: most of it is done by
-/// threads that give way, but merging is not, and a page costs its source as much as this node.
-const RESTS: u32 = 2;
-
 /// A vnode that is to be taken in.
 #[derive(Clone, Debug)]
 struct Job {
@@ -251,7 +247,7 @@ impl Node {
     }
 
     fn pace_of_taking_in(self: &Arc<Self>) -> Pace {
-        Pace::new(self, self.settings.streaming.max_bytes_per_second).resting(RESTS)
+        Pace::new(self, self.settings.streaming.max_bytes_per_second)
     }
 
     /// Copies all records of an old replica.
