@@ -6,14 +6,14 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use clap::builder::PossibleValuesParser;
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::client::{Client, KeyName, NodeArgs, header, problem, show_context};
 use super::exit::Outcome;
-use super::output;
+use super::{level, output};
+use crate::types::Level;
 
 /// Reads a value and writes it to stdout as it is stored. Siblings are listed with their versions,
 /// and the exit code is 3.
@@ -24,12 +24,8 @@ pub(super) struct GetArgs {
     /// The key
     key: OsString,
     /// How many replicas must answer
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        value_parser = PossibleValuesParser::new(["one", "two", "three", "quorum", "all"])
-    )]
-    consistency: Option<String>,
+    #[arg(long, value_name = "LEVEL", value_parser = level::of_reads())]
+    consistency: Option<Level>,
     /// Only this version of several siblings
     #[arg(long, value_name = "VERSION")]
     only: Option<String>,
@@ -83,7 +79,7 @@ pub(super) async fn run(args: GetArgs) -> anyhow::Result<Outcome> {
 
 async fn ask(client: &Client, args: &GetArgs, name: &KeyName) -> anyhow::Result<Response> {
     let mut query = Vec::new();
-    query.extend(args.consistency.as_deref().map(|level| format!("consistency={level}")));
+    query.extend(args.consistency.map(|level| format!("consistency={level}")));
     let encoded = args.only.as_deref().map(|id| {
         percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string()
     });

@@ -11,6 +11,7 @@ mod delete;
 mod dev;
 mod exit;
 mod get;
+mod level;
 mod output;
 mod put;
 mod server;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::client::{Client, KeyName, NodeArgs, header, problem, show_context};
 use super::exit::Outcome;
-use super::output;
+use super::{level, output};
 use crate::types::Level;
 
 /// Writes a value.
@@ -34,8 +34,8 @@ pub(super) struct PutArgs {
 /// What PUT and DELETE have in common.
 #[derive(Args, Debug)]
 pub(super) struct WriteArgs {
-    /// How many replicas must have it: one, two, three, quorum, all, any
-    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    /// How many replicas must have it
+    #[arg(long, value_name = "LEVEL", value_parser = level::of_writes())]
     consistency: Option<Level>,
     /// The context of a `get` (see its --show-context): replace exactly what that showed. `none`:
     /// replace nothing. Left out: replace what is there
@@ -49,10 +49,6 @@ pub(super) struct WriteArgs {
     json: bool,
     #[command(flatten)]
     node: NodeArgs,
-}
-
-fn level(text: &str) -> Result<Level, String> {
-    Level::parse_name(text).map_err(|error| error.to_string())
 }
 
 pub(super) async fn run(args: PutArgs) -> anyhow::Result<Outcome> {

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::PossibleValuesParser;
 
 use crate::cli::exit::WrongUsage;
+use crate::cli::level;
 use crate::load::keys::{Distribution, Keys};
 use crate::load::plan::{Length, Pace, Plan};
 use crate::load::request::Target;
 use crate::load::values::{ValueSizes, Values};
 use crate::load::workload::Workload;
-use crate::types::Bucket;
+use crate::types::{Bucket, Level};
 
 /// How much longer than a node's own deadline an answer is waited for.
 const GRACE: Duration = Duration::from_secs(5);
@@ -66,12 +66,8 @@ pub(in crate::cli) struct BenchArgs {
     #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
     reads: u8,
     /// How many replicas must answer
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        value_parser = PossibleValuesParser::new(["one", "two", "three", "quorum", "all"])
-    )]
-    consistency: Option<String>,
+    #[arg(long, value_name = "LEVEL", value_parser = level::of_reads())]
+    consistency: Option<Level>,
     /// How many replicas must answer a read; wins over --consistency
     #[arg(long, value_name = "REPLICAS")]
     r: Option<NonZeroU32>,
@@ -207,7 +203,7 @@ impl BenchArgs {
     }
 
     fn target(&self, bucket: Bucket) -> Target {
-        let query = |name: &str, replicas: Option<NonZeroU32>| match (replicas, &self.consistency) {
+        let query = |name: &str, replicas: Option<NonZeroU32>| match (replicas, self.consistency) {
             (Some(replicas), _) => format!("{name}={replicas}"),
             (None, Some(level)) => format!("consistency={level}"),
             (None, None) => String::new(),
