@@ -153,6 +153,8 @@ pub struct Opened {
     pub state: Option<ClusterState>,
     /// A forced recovery that was kept and not confirmed by all survivors yet.
     pub recovery: Option<Recovery>,
+    /// The state of the last one that all survivors have confirmed.
+    pub recovered: Option<StateStamp>,
     /// Actors drawn before this start are retired.
     pub actor_era: BootNumber,
 }
@@ -238,6 +240,7 @@ impl<'a> Directory<'a> {
             promised: self.read(&MetaKey::Formation).await?,
             state: self.state().await?,
             recovery: self.read(&MetaKey::Recovery).await?,
+            recovered: self.read(&MetaKey::Recovered).await?,
             actor_era: self.read(&MetaKey::ActorEra).await?.unwrap_or_default(),
         })
     }
@@ -334,10 +337,11 @@ impl<'a> Directory<'a> {
         self.store.commit(batch, Syncing::Always).await
     }
 
-    /// All survivors have confirmed it; fsynced.
-    pub(super) async fn confirm_recovery(self) -> Result<(), CommitError> {
+    /// All survivors have confirmed the one with this state; fsynced.
+    pub(super) async fn confirm_recovery(self, stamp: &StateStamp) -> Result<(), CommitError> {
         let mut batch = Batch::default();
         batch.delete(Space::Meta, MetaKey::Recovery);
+        put(&mut batch, MetaKey::Recovered, stamp);
         self.store.commit(batch, Syncing::Always).await
     }
 

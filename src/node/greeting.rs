@@ -273,9 +273,11 @@ impl Node {
         self.greeted.lock().unwrap_or_else(PoisonError::into_inner).contains(node)
     }
 
-    /// Whether a majority of those that vote knows this start. Before that, this node's directory may
-    /// be a copy from before it promised something: two such majorities have a node in common, and
-    /// that one would have told.
+    /// Whether a majority of those that vote, this node among them, knows this start. Before that, this
+    /// node's directory may be a copy from before it promised something; each other node that knows is
+    /// one that would have told. More than that, so that any two such majorities have another node in
+    /// common, would be more than may be asked for: with one node of three down, one that was restarted
+    /// could not vote for replacing it.
     pub(super) fn is_known_to_a_majority(&self, layout: &Layout) -> bool {
         let mine = &self.opened.identity.node;
         let voters = layout.state.voters();

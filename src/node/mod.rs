@@ -83,6 +83,7 @@ use self::membership::Membership;
 use self::pace::Clients;
 use self::pulse::Pulse;
 use self::quarantine::Quarantine;
+use self::recovery::Recoveries;
 use self::repair::Repair;
 use self::sending::Sending;
 use self::taken_in::TakeIns;
@@ -92,7 +93,6 @@ use self::trees::Trees;
 use self::vnodes::Vnodes;
 use crate::config::{BucketSettings, Settings};
 use crate::peer::Transport;
-use crate::peer::messages::Recovery;
 use crate::protocol::causality::{Hlc, Record, TokenKey};
 use crate::protocol::cluster::formation::Formation;
 use crate::protocol::operation::OperationError;
@@ -138,8 +138,7 @@ pub struct Node {
     epochs: Epochs,
     take_ins: TakeIns,
     transitions: Transitions,
-    /// A forced recovery that not all survivors have confirmed yet.
-    recovery: tokio::sync::Mutex<Option<Recovery>>,
+    recoveries: tokio::sync::Mutex<Recoveries>,
     token_key: OnceLock<TokenKey>,
     formation: Mutex<Option<Formation>>,
     vnodes: Vnodes,

@@ -3,7 +3,15 @@
 //!
 //! The state that the survivors go on with has a higher recovery number, which orders before the
 //! epoch. Each survivor keeps it, stops serving, and serves again once all survivors have said that
-//! they keep it too: so no two of them work with states that do not know of one another.
+//! they keep it too: so no two of them work with states that do not know of one another. Whoever has
+//! gone on says so of that recovery for as long as it knows of no later one: another survivor may have
+//! been away meanwhile.
+//!
+//! Survivors are asked in the order of their names. So of two operators who name different nodes as
+//! lost, one comes first at the first of them, and the other has suspended nobody.
+//!
+//! Only a node that serves begins one: a start has things to do before it may serve, and a recovery that
+//! ended meanwhile would have it serve without.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,11 +21,11 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::calls::Outgoing;
-use super::directory::Directory;
+use super::directory::{Directory, Opened};
 use super::{Node, Phase};
 use crate::peer::PeerAddress;
 use crate::peer::messages::{Answer, Recovery, Refusal, Reply, Request};
-use crate::protocol::cluster::{ClusterState, Standing};
+use crate::protocol::cluster::{ClusterState, Standing, StateStamp};
 use crate::types::NodeId;
 
 /// How long a survivor has to answer.
@@ -44,6 +52,21 @@ pub(super) enum RecoverError {
     HasMajority,
     #[error("{0} did not keep the new state: {1}. Ask again: survivors wait for all of them")]
     NotKept(NodeId, String),
+}
+
+/// The forced recoveries that a node knows of.
+#[derive(Debug)]
+pub(super) struct Recoveries {
+    /// One that is kept here and that not all survivors have confirmed yet.
+    pending: Option<Recovery>,
+    /// The last one that all survivors have confirmed.
+    confirmed: Option<StateStamp>,
+}
+
+impl Recoveries {
+    pub(super) fn new(opened: &Opened) -> Self {
+        Self { pending: opened.recovery.clone(), confirmed: opened.recovered }
+    }
 }
 
 impl Node {
@@ -78,12 +101,13 @@ impl Node {
             state: state.recovered(lost),
             survivors: survivors.iter().cloned().collect(),
         };
-        for id in survivors.iter().filter(|id| **id != self.settings.id) {
-            let kept = self.have_kept(state, id, &recovery).await;
+        for id in survivors {
+            let kept = match *id == self.settings.id {
+                true => self.keep_recovery(recovery.clone()).await,
+                false => self.have_kept(state, id, &recovery).await,
+            };
             kept.map_err(|why| RecoverError::NotKept(id.clone(), why))?;
         }
-        let kept = self.keep_recovery(recovery.clone()).await;
-        kept.map_err(|why| RecoverError::NotKept(self.settings.id.clone(), why))?;
         Ok(recovery.state)
     }
 
@@ -138,20 +162,24 @@ impl Node {
     async fn keep_recovery(self: &Arc<Self>, recovery: Recovery) -> Result<(), String> {
         let layout = self.layout().ok_or("it has no layout")?;
         let stamp = recovery.state.stamp();
-        let mut pending = self.recovery.lock().await;
-        if pending.as_ref().is_some_and(|known| known.state.stamp() == stamp) {
+        let mut known = self.recoveries.lock().await;
+        let is_pending = known.pending.as_ref().is_some_and(|it| it.state.stamp() == stamp);
+        if is_pending || known.confirmed == Some(stamp) {
             return Ok(());
         }
         match layout.stamp.standing_of(&stamp) {
             Standing::Same => return Ok(()),
-            Standing::Ahead if pending.is_none() => {}
+            Standing::Ahead if known.pending.is_none() => {}
             Standing::Ahead => return Err("it keeps another recovery already".into()),
             _ => return Err("it knows a later cluster state; ask it for that first".into()),
         }
+        if *self.phase.borrow() != Phase::Serving {
+            return Err("it is starting; ask again once it has".into());
+        }
         let kept = Directory::new(&*self.store).keep_recovery(&recovery).await;
         kept.map_err(|error| error.to_string())?;
-        *pending = Some(recovery.clone());
-        drop(pending);
+        known.pending = Some(recovery.clone());
+        drop(known);
         tracing::warn!(recovery = %stamp.recovery, "a forced recovery was begun: waiting for all survivors");
         self.suspend("a forced recovery is under way: waiting for all survivors to keep it");
         let node = Arc::clone(self);
@@ -185,11 +213,13 @@ impl Node {
                 tokio::time::sleep(ASK_EVERY).await;
             }
         }
-        if let Err(error) = Directory::new(&*self.store).confirm_recovery().await {
+        let mut known = self.recoveries.lock().await;
+        let stamp = recovery.state.stamp();
+        if let Err(error) = Directory::new(&*self.store).confirm_recovery(&stamp).await {
             tracing::error!(%error, "the end of a forced recovery could not be kept");
             return false;
         }
-        *self.recovery.lock().await = None;
+        *known = Recoveries { pending: None, confirmed: Some(stamp) };
         true
     }
 }

@@ -39,6 +39,7 @@ use super::pace::Clients;
 use super::process::Process;
 use super::pulse::Pulse;
 use super::quarantine::Quarantine;
+use super::recovery::Recoveries;
 use super::repair::Repair;
 use super::seams::{Clock, Randomness};
 use super::sending::Sending;
@@ -164,6 +165,7 @@ impl Node {
         let quarantine = Quarantine::load(directory).await?;
         let take_ins = TakeIns::load(&*store).await?;
         let hints = Hints::load(&*store).await.map_err(DirectoryError::from)?;
+        let recoveries = tokio::sync::Mutex::new(Recoveries::new(&opened));
         let starting = Phase::Starting("the node is starting; retry in a moment".into());
         Ok(Arc::new(Self {
             membership: Membership::new(),
@@ -184,7 +186,7 @@ impl Node {
             epochs: Epochs::new(),
             take_ins,
             transitions: Transitions::default(),
-            recovery: tokio::sync::Mutex::default(),
+            recoveries,
             token_key: OnceLock::new(),
             formation: Mutex::new(None),
             vnodes,
@@ -221,7 +223,6 @@ impl Node {
         }
         self.load_trees().await?;
         if let Some(recovery) = self.opened.recovery.clone() {
-            *self.recovery.lock().await = Some(recovery.clone());
             self.say("a forced recovery is under way: waiting for all survivors to keep it");
             if !self.confirm_recovery(recovery).await {
                 return Ok(());

@@ -59,6 +59,8 @@ pub enum MetaKey {
     Register,
     /// A forced recovery that not all survivors have confirmed yet.
     Recovery,
+    /// The stamp of the last one that all survivors have confirmed.
+    Recovered,
     /// How far a vnode is taken in.
     TakeIn(VnodeId),
     /// Empty: written to find out whether the store writes.
@@ -83,6 +85,7 @@ impl MetaKey {
             Self::Trees => Bytes::from_static(b"trees"),
             Self::Register => Bytes::from_static(b"register"),
             Self::Recovery => Bytes::from_static(b"recovery"),
+            Self::Recovered => Bytes::from_static(b"recovered"),
             Self::TakeIn(vnode) => [TAKE_IN_PREFIX, &vnode_key(*vnode)].concat().into(),
             Self::Probe => Bytes::from_static(b"probe"),
         }
@@ -101,6 +104,7 @@ impl MetaKey {
             b"trees" => Some(Self::Trees),
             b"register" => Some(Self::Register),
             b"recovery" => Some(Self::Recovery),
+            b"recovered" => Some(Self::Recovered),
             b"probe" => Some(Self::Probe),
             _ if bytes.starts_with(TAKE_IN_PREFIX) => {
                 parse_vnode_key(&bytes[TAKE_IN_PREFIX.len()..]).map(Self::TakeIn)
@@ -402,6 +406,7 @@ mod tests {
             MetaKey::ActorEra,
             MetaKey::Register,
             MetaKey::Recovery,
+            MetaKey::Recovered,
             MetaKey::TakeIn(vnode(3, 9)),
             MetaKey::Trees,
             MetaKey::Probe,
