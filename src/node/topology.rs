@@ -60,8 +60,9 @@ impl Node {
 
     /// Goes back to the old layout.
     pub(super) async fn abort(self: &Arc<Self>) -> Result<(), TopologyError> {
-        self.serving()?;
-        self.propose(ClusterState::aborted).await?;
+        let asked = self.serving()?.state.transition_id();
+        // Not one that begins while this is being decided.
+        self.propose(|state| state.aborted_if(asked)).await?;
         Ok(())
     }
 

@@ -17,7 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::bucket::BucketProperties;
-use super::state::{ClusterNode, ClusterState, Former, Role, Transition, TransitionPhase, find};
+use super::state::{
+    ClusterNode, ClusterState, Former, Role, Transition, TransitionId, TransitionPhase, find,
+};
 use crate::protocol::ring::{Member, Table};
 use crate::types::{
     Bucket, DataIncarnation, LayoutVersion, NodeId, PartitionId, ReplicationFactor, Weight, Zone,
@@ -213,6 +215,17 @@ impl ClusterState {
         next.buckets = transition.buckets;
         next.layout_version = LayoutVersion::new(self.layout_version.get() + 1);
         Ok(next)
+    }
+
+    /// Back to the old sets alone, if it is still this transition that runs.
+    ///
+    /// # Errors
+    /// [`ChangeError::NoTransition`].
+    pub fn aborted_if(&self, asked: Option<TransitionId>) -> Result<Self, ChangeError> {
+        match self.transition_id() == asked {
+            true => self.aborted(),
+            false => Err(ChangeError::NoTransition),
+        }
     }
 
     /// Back to the old sets alone.

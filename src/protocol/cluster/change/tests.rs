@@ -98,8 +98,12 @@ fn an_aborted_change_leaves_the_old_sets() {
             begun = begun.switched().expect("in prepare");
         }
         let aborted = begun.aborted().expect("running");
+        assert_eq!(begun.aborted_if(begun.transition_id()).as_ref(), Ok(&aborted));
         assert_eq!((&aborted.nodes, &aborted.tables), (&three.nodes, &three.tables));
-        assert_eq!((aborted.transition, aborted.former), (None, Vec::new()));
+        assert_eq!((&aborted.transition, &aborted.former), (&None, &Vec::new()));
+        // One that began after it is another one.
+        let next = aborted.begun(&change).expect("fits");
+        assert_eq!(next.aborted_if(begun.transition_id()), Err(ChangeError::NoTransition));
     }
 }
 
