@@ -381,7 +381,7 @@ impl Node {
     }
 
     /// Makes a vnode's tree anew from the digests on disk, while nothing of it changes: the digests
-    /// of one leaf after another are read, each key of it under its lock.
+    /// of one leaf after another are read, while no change of a record is half done.
     pub(super) async fn remake_tree(self: &Arc<Self>, vnode: VnodeId) -> Result<(), ReadError> {
         let shape = self.shape();
         self.trees.doubts().remove(&vnode);
@@ -405,10 +405,9 @@ impl Node {
             let entries = self.leaf_entries(vnode, leaf).await?;
             let of_entry = |(path, digest): &(KeyPath, u64)| entry_hash(&path.to_bytes(), *digest);
             let hash = entries.iter().fold(0, |sum, entry| sum ^ of_entry(entry));
-            // Whoever changes a key holds its lock until the tree in memory has changed too.
-            for (path, _) in &entries {
-                drop(self.locks.lock(Place::new(vnode, path.clone()).key()).await);
-            }
+            // Whoever changes a key holds the gate open until the tree in memory has changed too. Not
+            // those of the listed keys alone: one that was just dropped is not among them any more.
+            drop(self.locks.close_gate().await);
             let is_still_so = self.leaf_entries(vnode, leaf).await? == entries;
             let is_done = is_still_so
                 && self.trees.with(vnode, shape, |tree| {

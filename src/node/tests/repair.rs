@@ -2,12 +2,15 @@
 //! `riak_test` that matter: lost partition, lost tree, fewer than N writes, sibling explosion, and
 //! that a repair leaves nothing to repair.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::world::{World, address, path, values_of};
 use crate::node::Phase;
+use crate::node::imprint::{Change, Imprint};
+use crate::node::replica::Place;
 use crate::protocol::operation::OperationError;
 use crate::storage::schema::{MetaKey, parse_record_key, record_key, vnode_range};
 use crate::storage::{Batch, CommitFault, Space, Store, Syncing};
@@ -148,6 +151,35 @@ async fn after_a_drop_of_unknown_outcome_nothing_in_memory_is_believed() {
         world.put(1, &keys[0], "v").level(Level::All).ok().await;
         is_quiet(&world).await;
     }
+}
+
+/// A record that is being dropped is gone from the disk before it is from the tree in memory.
+#[tokio::test(start_paused = true)]
+async fn a_tree_is_not_made_anew_of_what_a_change_has_half_done() {
+    let world = without_hints().await;
+    world.settle().await;
+    let key = path("b", "k");
+    world.put(1, &key, "v").level(Level::All).ok().await;
+    let member = world.member(1);
+    let node = Arc::clone(&member.node);
+    let (vnode, _) = node.place_of(&key).expect("it serves");
+    let place = Place::new(vnode, key);
+    let guard = node.locks.lock(place.key()).await;
+    let before = node.imprint_in_indexes(&place).await.expect("readable");
+    let change = Change { before, after: Imprint::Absent };
+    let mut batch = Batch::default();
+    batch.delete(Space::Records, place.key().clone());
+    change.add_to(&mut batch, &place, node.shape(), node.clock.wall_ms());
+    member.store.commit(batch, Syncing::Always).await.expect("a store in memory");
+    let remaking = tokio::spawn({
+        let node = Arc::clone(&node);
+        async move { node.remake_tree(vnode).await }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    node.change_tree(&place, change);
+    drop(guard);
+    remaking.await.expect("it does not panic").expect("readable");
+    assert_eq!(node.wrong_trees().await, Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
