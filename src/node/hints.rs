@@ -67,6 +67,8 @@ pub(super) struct Hints {
     pub(super) is_in_doubt: AtomicBool,
     /// A target may be back.
     pub(super) wake: Notify,
+    /// Under which purge number kept records of a vnode were last told to others, by this run.
+    told: Mutex<BTreeMap<VnodeId, PurgeNumber>>,
     /// Shared by those who write a hint; alone by whoever has to know that none is being written.
     pub(super) writing: Arc<RwLock<()>>,
 }
@@ -115,6 +117,19 @@ impl Hints {
     /// A node is back: what is kept for it may go.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// A kept record is about to be told to others under a purge number.
+    pub(super) fn note_told(&self, vnode: VnodeId, number: PurgeNumber) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = told.entry(vnode).or_default();
+        *last = number.max(*last);
+    }
+
+    /// The last such number.
+    pub(super) fn told_under(&self, vnode: VnodeId) -> PurgeNumber {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.get(&vnode).copied().unwrap_or_default()
     }
 
     /// Whether something is kept for a node.
@@ -189,18 +204,24 @@ impl Node {
             let hint = Hint { record: None, is_counted: false, since_ms };
             let value = frame::encode(HINT_FORMAT, &hint);
             let bytes = (key.len() + value.len()) as u64;
-            match self.store.get(Space::Hints, key.clone()).await {
+            let there = self.store.get(Space::Hints, key.clone()).await;
+            match there.map(|there| there.map(|there| (Hint::decode(&there), there))) {
                 // What was kept for an answer stays; with it goes what this node holds then.
-                Ok(Some(there)) if Hint::decode(&there).is_ok_and(|hint| hint.record.is_some()) => {
+                Ok(Some((Ok(Hint { record: Some(_), .. }), there))) => {
                     batch.put(Space::Hints, key, there);
                     continue;
                 }
-                Ok(Some(_)) => {}
-                _ if self.hints.bytes() + bytes > self.settings.hints.max_bytes => {
+                Ok(Some((Ok(_), _))) => {}
+                // What is there may have been kept for an answer.
+                Ok(Some((Err(_), _))) | Err(_) => {
                     self.drop_hint(target);
                     continue;
                 }
-                _ => self.hints.add(&Some(target.clone()), bytes, since_ms),
+                Ok(None) if self.hints.bytes() + bytes > self.settings.hints.max_bytes => {
+                    self.drop_hint(target);
+                    continue;
+                }
+                Ok(None) => self.hints.add(&Some(target.clone()), bytes, since_ms),
             }
             batch.put(Space::Hints, key, value);
         }
@@ -278,7 +299,9 @@ impl Node {
         let stored = self.store.get(Space::Hints, key.clone()).await;
         let before = stored.map_err(|_| Refusal::StoreFailed)?;
         let mut since_ms = self.clock.wall_ms();
-        if let Some(hint) = before.as_ref().and_then(|value| Hint::decode(value).ok()) {
+        let there = before.as_ref().map(|value| Hint::decode(value)).transpose();
+        // One that is damaged stays until its loss is accepted.
+        if let Some(hint) = there.map_err(|_| Refusal::StoreFailed)? {
             since_ms = since_ms.min(hint.since_ms);
             let kept = hint.record.map(Record::from_stored_bytes).transpose();
             let kept = kept.map_err(|_| Refusal::StoreFailed)?.unwrap_or_default();
@@ -323,6 +346,7 @@ impl Node {
         let layout = self.layout().ok_or(Refusal::NotServing)?;
         let set = layout.replica_set(path);
         let purge = self.vnodes.purge_number(set.vnode);
+        self.hints.note_told(set.vnode, purge);
         let targets = set.peers.iter().map(|peer| Some(peer.id.clone())).chain([None]);
         let mut merged = Record::absent();
         for target in targets {

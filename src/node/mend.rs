@@ -185,10 +185,8 @@ impl Node {
                 continue;
             }
             match Summary::from_stored_bytes(&stored) {
-                // Whoever takes a vnode over takes its husks too.
-                Ok(_) if to.is_some() => records.push((path, stored)),
-                // Husks are not pushed; one's tombstone is with whoever has not stripped it yet.
-                Ok(summary) if summary.is_husk() => {}
+                // Husks too: where all others have stripped a deleted key, nothing else shows here that
+                // it was deleted.
                 Ok(_) => records.push((path, stored)),
                 // Well, but not to be understood: what is left out must not count as taken in.
                 Err(error @ DecodeError::NewerFormat { .. }) => {

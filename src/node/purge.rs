@@ -223,7 +223,10 @@ impl Node {
                     .await
                     .map_err(|_| Refusal::StoreFailed)?;
                 let none = self.has_no_hints(vnode).await.map_err(|_| Refusal::StoreFailed)?;
-                PurgeAnswer::Done(none)
+                // What was kept and told to a replica under this very number may come a second time when
+                // the key is gone. After the look: it was told before it was kept no more.
+                let told = self.hints.told_under(vnode).max(self.vnodes.purge_before(vnode));
+                PurgeAnswer::Done(none && told < number)
             }
             order => {
                 self.owned(vnode)?;

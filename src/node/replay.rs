@@ -21,7 +21,7 @@ use crate::peer::messages::{Answer, Carried, Refusal, Request};
 use crate::protocol::quorum::ReplicaIndex;
 use crate::storage::schema::parse_hint_key;
 use crate::storage::{Batch, Space, Syncing};
-use crate::types::KeyPath;
+use crate::types::{KeyPath, NodeId};
 
 /// How many messages are on their way at once.
 const CONCURRENT: usize = 64;
@@ -185,10 +185,16 @@ impl Node {
         let Some(id) = &kept.target else {
             return self.bring_to_any(&set, &others, kept, hint).await;
         };
-        let is_target = |replica: &&ReplicaIndex| set.peer(**replica).id == *id;
-        let takers: Vec<ReplicaIndex> = others.iter().filter(is_target).copied().collect();
-        // Whoever it was kept for holds the key no more: those who do now must have it.
-        let takers = if takers.is_empty() { others } else { takers };
+        let takers = match takers_of(&set, &others, id) {
+            takers if takers.is_empty() => {
+                // Whoever it was kept for holds the key no more: those who do now must have it.
+                others.into_iter().chain(set.local).collect()
+            }
+            takers => takers,
+        };
+        if takers.is_empty() {
+            return Replayed::Failed;
+        }
         self.bring_to_all(&set, &takers, kept, hint).await
     }
 
@@ -253,6 +259,7 @@ impl Node {
         // hint.
         for _ in 0..TRIES {
             let purge = self.vnodes.purge_number(vnode);
+            self.hints.note_told(vnode, purge);
             let carried = Carried { record: record.clone(), purge };
             match self.bring(set, replica, &kept.place.path, carried).await {
                 Ok(()) => return Ok(Unchanged::Hint),
@@ -417,6 +424,20 @@ fn goes_along(group: &[(KeptHint, Hint)], (next, hint): &(KeptHint, Hint)) -> bo
     let is_own = first_hint.record.is_none() && hint.record.is_none();
     let is_of_them = first.target == next.target && first.place.vnode == next.place.vnode;
     is_own && is_of_them && group.len() < TOGETHER
+}
+
+/// Where a hint's target holds the key. Nowhere, if it lost its disk and its new one is only coming to
+/// hold the key: what was brought there is gone if the transition is aborted, and the present set may
+/// never have had it.
+fn takers_of(set: &ReplicaSet, others: &[ReplicaIndex], target: &NodeId) -> Vec<ReplicaIndex> {
+    let is_target = |replica: &ReplicaIndex| set.peer(*replica).id == *target;
+    let is_lost = |replica: ReplicaIndex| {
+        replica.0 < set.n() && is_target(&replica) && set.peer(replica).is_gone()
+    };
+    if set.indices().any(is_lost) {
+        return Vec::new();
+    }
+    others.iter().copied().filter(is_target).collect()
 }
 
 /// Whether a hint's target is another replica of its key, under this vnode alone where a transition

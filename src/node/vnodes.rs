@@ -89,6 +89,8 @@ impl Retirement {
 pub(super) struct Vnodes {
     boot: BootNumber,
     metas: Mutex<BTreeMap<VnodeId, Meta>>,
+    /// The purge numbers that were entered before this run.
+    purges_before: BTreeMap<VnodeId, PurgeNumber>,
     /// Counts how often anything was found incomplete: mending that began before the last time
     /// proves nothing.
     findings: AtomicU64,
@@ -113,9 +115,11 @@ impl Vnodes {
             }
             metas.insert(vnode, meta);
         }
+        let purges_before = metas.iter().map(|(vnode, meta)| (*vnode, meta.purge)).collect();
         Ok(Self {
             boot,
             metas: Mutex::new(metas),
+            purges_before,
             findings: AtomicU64::new(0),
             changing: tokio::sync::Mutex::default(),
         })
@@ -256,6 +260,11 @@ impl Vnodes {
     /// The number under which this vnode's records are read.
     pub(super) fn purge_number(&self, vnode: VnodeId) -> PurgeNumber {
         self.meta(vnode).purge
+    }
+
+    /// The number under which an earlier run may have told others what it kept for them.
+    pub(super) fn purge_before(&self, vnode: VnodeId) -> PurgeNumber {
+        self.purges_before.get(&vnode).copied().unwrap_or_default()
     }
 
     /// The highest number that was promised for this vnode.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::world::{World, address, path, values_of};
-use crate::peer::messages::{Carried, Refusal};
+use crate::peer::messages::{Answer, Carried, PurgeAnswer, PurgeOrder, Refusal};
 use crate::storage::Space;
-use crate::types::{KeyPath, Level, PurgeNumber};
+use crate::types::{KeyPath, Level, PurgeNumber, VnodeId};
 
 const GRACE: Duration = Duration::from_secs(120);
 
@@ -129,4 +129,62 @@ async fn a_hint_stops_the_purging_of_its_partition_until_it_was_brought() {
     world.network.rejoin(&address(outside));
     world.within(60, "the hint is brought", |world| world.count(outside, Space::Hints) == 0).await;
     assert_eq!(world.values(inside, &key).await, ["kept"], "what it kept was not purged away");
+}
+
+/// A message that told it may come a second time, after the key is gone, and carries the number of the
+/// purge that removed it.
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_and_told_under_a_number_stops_the_purge_of_that_number() {
+    let mut world = World::new(4).configure(|settings| settings.gc_grace = GRACE).started().await;
+    world.settle().await;
+    let key = path("b", "k");
+    let (vnode, replicas) = world.member(1).node.place_of(&key).expect("it serves");
+    let outside = (1..=4).find(|i| !replicas.contains(&super::world::id(*i))).expect("one of four");
+    world.network.isolate(&address(outside));
+    world.settle().await;
+    world.put(outside, &key, "kept").level(Level::Any).ok().await;
+    assert_eq!(world.count(outside, Space::Hints), 1);
+    let member = world.member(outside);
+    let number = PurgeNumber::new(1);
+    member.node.vnodes.enter_purge(vnode, number, &*member.store).await.expect("it is kept");
+    world.network.rejoin(&address(outside));
+    world.within(60, "the hint is brought", |world| world.count(outside, Space::Hints) == 0).await;
+    assert!(!keeps_none(&world, outside, vnode, number).await);
+    assert!(keeps_none(&world, outside, vnode, number.next()).await);
+    // Nor does it know after a restart what it had told before.
+    world.crash(outside);
+    world.start(&[outside]).await;
+    assert!(!keeps_none(&world, outside, vnode, number.next()).await);
+    assert!(keeps_none(&world, outside, vnode, number.next().next()).await);
+}
+
+async fn keeps_none(world: &World, i: usize, vnode: VnodeId, number: PurgeNumber) -> bool {
+    let node = &world.member(i).node;
+    let at = node.layout().expect("it serves").stamp;
+    let answer = node.answer_purge(&at, vnode, PurgeOrder::NoHints(number)).await;
+    match answer.expect("nothing changes") {
+        Answer::Purge(PurgeAnswer::Done(none)) => none,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Where all others have stripped it, nothing else shows that the key was deleted.
+#[tokio::test(start_paused = true)]
+async fn husks_are_given_to_whoever_mends() {
+    let world = three().await;
+    world.settle().await;
+    let (deleted, key) = (path("b", "deleted"), path("b", "k"));
+    world.delete(1, &deleted).level(Level::All).ok().await;
+    let tombstone = world.stored(1, &deleted).expect("just deleted");
+    let record = tombstone.stripped().expect("nothing else").to_stored_bytes();
+    let node = &world.member(1).node;
+    let at = node.layout().expect("it serves").stamp;
+    let vnode = world.state(1).vnode_of(&key);
+    let place = crate::node::replica::Place::new(vnode, key.clone());
+    let husk = Carried { record, purge: PurgeNumber::default() };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    node.merge(&at, &place, husk, &super::world::id(2), deadline).await.expect("nothing is newer");
+    let page = node.answer_page(vnode, None, 1 << 20, None).await.expect("readable");
+    let Answer::Page(page) = page else { panic!("{page:?}") };
+    assert!(page.records.iter().any(|(path, _)| *path == key));
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::world::{World, address, id, path, values_of};
+use crate::node::operation::{ChangeRequest, RecoverRequest};
 use crate::node::replica::Place;
-use crate::peer::messages::Carried;
+use crate::peer::messages::{Carried, Refusal};
 use crate::protocol::operation::OperationError;
-use crate::storage::{Batch, Space, Store, Syncing};
+use crate::storage::{Batch, MemoryStore, Space, Store, Syncing};
 use crate::types::{KeyPath, Level};
 
 fn keys(count: usize) -> Vec<KeyPath> {
@@ -284,6 +285,90 @@ async fn where_no_hints_are_kept_none_is_counted() {
     let refused = world.put(1, &key, "v").sloppy().level(Level::All).send().await;
     assert!(matches!(refused, Err(OperationError::LevelNotReached { .. })), "{refused:?}");
     assert_eq!((1..=4).filter(|i| *i != 3).map(|i| world.count(i, Space::Hints)).sum::<usize>(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_stays_where_nobody_is_left_to_take_it() {
+    let mut world = World::new(4).started().await;
+    world.settle().await;
+    let key = key_outside_of(&world, 4).await;
+    world.crash(3);
+    world.settle().await;
+    world.put(1, &key, "v").sloppy().level(Level::All).ok().await;
+    assert_eq!(world.count(4, Space::Hints), 1);
+    world.crash(1);
+    world.crash(2);
+    world.settle().await;
+    let lost = RecoverRequest { survivors: [id(4)].into(), lost: (1..=3).map(id).collect() };
+    world.member(4).node.recover(lost).await.expect("a majority is gone");
+    world.within(10, "it goes on alone", |world| world.serves(4)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.count(4, Space::Hints), 1, "it is the only copy");
+    // Once it holds the key itself, it has what it kept.
+    let alone = ChangeRequest { accept_loss: true, ..ChangeRequest::default() };
+    world.change(4, alone).await.expect("the lost are sent away");
+    world.settled(60).await;
+    world.within(60, "it is brought", |world| world.count(4, Space::Hints) == 0).await;
+    assert_eq!(values_of(&world.get_at(4, &key, Level::One).await.expect("it is here")), ["v"]);
+}
+
+/// What a node that comes in the place of its lost disk has taken is gone if that is aborted.
+#[tokio::test(start_paused = true)]
+async fn a_hint_for_a_lost_disk_stays_until_the_others_have_it() {
+    let mut world = World::new(4).started().await;
+    world.settle().await;
+    let key = key_outside_of(&world, 4).await;
+    world.crash(3);
+    world.settle().await;
+    world.put(1, &key, "v").sloppy().level(Level::All).ok().await;
+    assert_eq!(world.count(4, Space::Hints), 1);
+    let durability = world.durability();
+    world.put_disk(3, MemoryStore::new(durability));
+    world.start_candidate(3, false).await;
+    world.settle().await;
+    // The transition can't end, and node 4 does not reach all that hold the key.
+    for a in [3, 4] {
+        world.network.refuse(&address(a), &address(2));
+        world.network.refuse(&address(2), &address(a));
+    }
+    let itself = ChangeRequest { replace: [(id(3), id(3))].into(), ..ChangeRequest::default() };
+    world.change(1, itself).await.expect("it waits for that");
+    world.within(30, "it prepares", |world| world.serves(3)).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(world.state(4).transition.is_some());
+    assert_eq!(world.count(4, Space::Hints), 1);
+    world.network.heal_all();
+    world.settled(60).await;
+    world.within(60, "it is brought", |world| world.count(4, Space::Hints) == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_a_replica_misses_leaves_a_damaged_hint() {
+    let mut world = World::new(3).started().await;
+    world.settle().await;
+    world.crash(3);
+    world.settle().await;
+    let key = path("b", "k");
+    keep_for_an_answer(&world, &key).await;
+    let store = Arc::clone(&world.member(1).store);
+    let damaged = |store: &MemoryStore| {
+        let hints = store.entries(Space::Hints).into_iter();
+        hints.filter(|(hint, _)| hint.ends_with(b"k")).collect::<Vec<_>>()
+    };
+    let (hint, value) = damaged(&store).remove(0);
+    store.damage(Space::Hints, hint, value.slice(1..));
+    let before = damaged(&store);
+    world.put(1, &key, "v").ok().await;
+    assert_eq!(damaged(&store), before);
+    assert!(world.metric(1, "starling_hints_total") > 0.0);
+    let node = &world.member(1).node;
+    let (vnode, _) = node.place_of(&key).expect("it serves");
+    let record = world.stored(1, &key).expect("just written").to_stored_bytes();
+    let carried = Carried { record, purge: node.vnodes.purge_number(vnode) };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let kept = node.keep_record(&Place::new(vnode, key), Some(id(3)), carried, deadline).await;
+    assert_eq!(kept, Err(Refusal::StoreFailed), "counted nowhere");
+    assert_eq!(damaged(&store), before);
 }
 
 #[tokio::test(start_paused = true)]
