@@ -27,6 +27,10 @@ use crate::types::{KeyPath, VnodeId};
 /// How much is read at once.
 const PAGE: ScanLimit = ScanLimit { entries: 16_384, bytes: 4 << 20 };
 
+/// How many leaves are made anew at once. No change of a record begins while those under way end, once for
+/// each so many.
+const REMADE_TOGETHER: usize = 256;
+
 /// See the module's head.
 #[derive(Debug, Default)]
 pub(super) struct Trees {
@@ -385,56 +389,52 @@ impl Node {
     pub(super) async fn remake_tree(self: &Arc<Self>, vnode: VnodeId) -> Result<(), ReadError> {
         let shape = self.shape();
         self.trees.doubts().remove(&vnode);
-        for leaf in (0..shape.leaves() as u32).map(LeafIndex) {
-            let remade = self.remake_leaf(vnode, leaf, shape).await;
+        let leaves: Vec<LeafIndex> = (0..shape.leaves() as u32).map(LeafIndex).collect();
+        for together in leaves.chunks(REMADE_TOGETHER) {
+            let remade = self.remake_leaves(vnode, together.to_vec(), shape).await;
             remade.inspect_err(|_| self.trees.doubt(vnode))?;
         }
         Ok(())
     }
 
-    /// Replaces a leaf by what its digests on disk make; tried again while its keys change.
-    async fn remake_leaf(
+    /// Replaces leaves by what their digests on disk make; tried again while their keys change.
+    async fn remake_leaves(
         self: &Arc<Self>,
         vnode: VnodeId,
-        leaf: LeafIndex,
+        mut leaves: Vec<LeafIndex>,
         shape: Shape,
     ) -> Result<(), ReadError> {
         const TRIES: u32 = 8;
         for _ in 0..TRIES {
-            let before = self.trees.with(vnode, shape, |tree| tree.leaf(leaf));
-            let entries = self.leaf_entries(vnode, leaf).await?;
-            let of_entry = |(path, digest): &(KeyPath, u64)| entry_hash(&path.to_bytes(), *digest);
-            let hash = entries.iter().fold(0, |sum, entry| sum ^ of_entry(entry));
+            let places: Vec<(VnodeId, LeafIndex)> =
+                leaves.iter().map(|leaf| (vnode, *leaf)).collect();
+            let before: Vec<u64> = self
+                .trees
+                .with(vnode, shape, |tree| leaves.iter().map(|leaf| tree.leaf(*leaf)).collect());
+            let listed = self.entries_of(&places, usize::MAX).await?;
             // Whoever changes a key holds the gate open until the tree in memory has changed too. Not
             // those of the listed keys alone: one that was just dropped is not among them any more.
             drop(self.locks.close_gate().await);
-            let is_still_so = self.leaf_entries(vnode, leaf).await? == entries;
-            let is_done = is_still_so
-                && self.trees.with(vnode, shape, |tree| {
-                    let now = tree.leaf(leaf);
-                    let is_quiet = now == before;
-                    if is_quiet {
-                        tree.change(leaf, now ^ hash);
+            let still = self.entries_of(&places, usize::MAX).await?;
+            leaves = self.trees.with(vnode, shape, |tree| {
+                let mut changed = Vec::new();
+                for (i, leaf) in leaves.iter().enumerate() {
+                    let now = tree.leaf(*leaf);
+                    if now == before[i] && listed[i] == still[i] {
+                        tree.change(*leaf, now ^ leaf_hash(&listed[i]));
+                    } else {
+                        changed.push(*leaf);
                     }
-                    is_quiet
-                });
-            if is_done {
+                }
+                changed
+            });
+            if leaves.is_empty() {
                 return Ok(());
             }
             tokio::task::yield_now().await;
         }
         self.trees.doubt(vnode);
         Ok(())
-    }
-
-    /// The keys of a leaf with their digests, by key.
-    async fn leaf_entries(
-        &self,
-        vnode: VnodeId,
-        leaf: LeafIndex,
-    ) -> Result<Vec<(KeyPath, u64)>, ReadError> {
-        let read = self.entries_of(&[(vnode, leaf)], usize::MAX).await?;
-        Ok(read.into_iter().flatten().collect())
     }
 
     /// The keys of leaves with their digests, leaf by leaf, until there are so many.
@@ -498,4 +498,10 @@ impl Node {
             }
         }
     }
+}
+
+/// What the digests of a leaf's keys make of it.
+fn leaf_hash(entries: &[(KeyPath, u64)]) -> u64 {
+    let of_entry = |(path, digest): &(KeyPath, u64)| entry_hash(&path.to_bytes(), *digest);
+    entries.iter().fold(0, |sum, entry| sum ^ of_entry(entry))
 }
