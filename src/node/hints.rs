@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::Node;
 use super::instruments::PlantedBug;
+use super::layout::ReplicaSet;
 use super::replica::Place;
 use super::view::HintsView;
 use crate::peer::messages::{Answer, Carried, Refusal, Reply};
@@ -346,7 +347,16 @@ impl Node {
         let layout = self.layout().ok_or(Refusal::NotServing)?;
         let set = layout.replica_set(path);
         let purge = self.vnodes.purge_number(set.vnode);
+        let kept = self.kept_record(&set, path).await?;
+        if kept.is_absent() {
+            return Ok((kept, purge));
+        }
+        // Whoever asks whether any is kept, and is told that none is, asks for this after that.
         self.hints.note_told(set.vnode, purge);
+        Ok((self.kept_record(&set, path).await?, purge))
+    }
+
+    async fn kept_record(&self, set: &ReplicaSet, path: &KeyPath) -> Result<Record, Refusal> {
         let targets = set.peers.iter().map(|peer| Some(peer.id.clone())).chain([None]);
         let mut merged = Record::absent();
         for target in targets {
@@ -358,7 +368,7 @@ impl Node {
             let record = record.map_err(|_| Refusal::StoreFailed)?.unwrap_or_default();
             let _ = merged.merge(&record);
         }
-        Ok((merged, purge))
+        Ok(merged)
     }
 
     /// Drops the hints that can't be read: nobody can be brought what they kept. How many.

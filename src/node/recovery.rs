@@ -7,11 +7,12 @@
 //! gone on says so of that recovery for as long as it knows of no later one: another survivor may have
 //! been away meanwhile.
 //!
-//! Survivors are asked in the order of their names. So of two operators who name different nodes as
-//! lost, one comes first at the first of them, and the other has suspended nobody.
+//! Survivors are asked in the order of their names, each once all before it keep it. So of two operators
+//! who name different nodes as lost, one comes first at the first node that both name as a survivor, and
+//! the other one's recovery gets no further than that.
 //!
-//! Only a node that serves begins one: a start has things to do before it may serve, and a recovery that
-//! ended meanwhile would have it serve without.
+//! A node that is starting begins none: it has things to do before it may serve, and a recovery that ended
+//! meanwhile would have it serve without.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -101,6 +102,11 @@ impl Node {
             state: state.recovered(lost),
             survivors: survivors.iter().cloned().collect(),
         };
+        // None is kept that can't go on: who keeps one serves nothing.
+        for id in survivors.iter().filter(|id| **id != self.settings.id) {
+            let answers = self.ask_survivor(state, id, Request::State).await;
+            answers.map_err(|why| RecoverError::NotKept(id.clone(), why))?;
+        }
         for id in survivors {
             let kept = match *id == self.settings.id {
                 true => self.keep_recovery(recovery.clone()).await,
@@ -136,18 +142,26 @@ impl Node {
         survivor: &NodeId,
         recovery: &Recovery,
     ) -> Result<(), String> {
+        let request = Request::Recover(Box::new(recovery.clone()));
+        match self.ask_survivor(state, survivor, request).await? {
+            Answer::Recovering(kept) => kept,
+            _ => Err("it answered what was not asked for".into()),
+        }
+    }
+
+    async fn ask_survivor(
+        self: &Arc<Self>,
+        state: &ClusterState,
+        survivor: &NodeId,
+        request: Request,
+    ) -> Result<Answer, String> {
         let node = state.node(survivor).ok_or("it is not in the cluster")?;
         let address = PeerAddress::new(&node.peer).map_err(|error| error.to_string())?;
-        let request = Request::Recover(Box::new(recovery.clone()));
         let outgoing = Outgoing {
             to: Some(node.incarnation),
             ..Outgoing::control(request, Instant::now() + ASK_TIMEOUT)
         };
-        match self.call_address(&address, outgoing).await {
-            Ok(Answer::Recovering(kept)) => kept,
-            Ok(_) => Err("it answered what was not asked for".into()),
-            Err(failure) => Err(failure.to_string()),
-        }
+        self.call_address(&address, outgoing).await.map_err(|failure| failure.to_string())
     }
 
     /// Keeps a recovery's state, and says so for ever.
@@ -173,7 +187,7 @@ impl Node {
             Standing::Ahead => return Err("it keeps another recovery already".into()),
             _ => return Err("it knows a later cluster state; ask it for that first".into()),
         }
-        if *self.phase.borrow() != Phase::Serving {
+        if matches!(*self.phase.borrow(), Phase::Starting(_)) {
             return Err("it is starting; ask again once it has".into());
         }
         let kept = Directory::new(&*self.store).keep_recovery(&recovery).await;
@@ -204,13 +218,10 @@ impl Node {
             if self.phase.borrow().is_over() {
                 return false;
             }
-            for id in open.clone() {
-                if self.have_kept(&recovery.state, &id, &recovery).await.is_ok() {
-                    open.remove(&id);
-                }
-            }
-            if !open.is_empty() {
-                tokio::time::sleep(ASK_EVERY).await;
+            let next = open.first().expect("it is not empty").clone();
+            match self.have_kept(&recovery.state, &next, &recovery).await {
+                Ok(()) => drop(open.remove(&next)),
+                Err(_) => tokio::time::sleep(ASK_EVERY).await,
             }
         }
         let mut known = self.recoveries.lock().await;

@@ -185,15 +185,14 @@ impl Node {
         let Some(id) = &kept.target else {
             return self.bring_to_any(&set, &others, kept, hint).await;
         };
-        let takers = match takers_of(&set, &others, id) {
-            takers if takers.is_empty() => {
-                // Whoever it was kept for holds the key no more: those who do now must have it.
-                others.into_iter().chain(set.local).collect()
-            }
-            takers => takers,
-        };
+        let mut takers = takers_of(&set, &others, id);
         if takers.is_empty() {
-            return Replayed::Failed;
+            // Whoever it was kept for holds the key no more: those who do now must have it, not those
+            // alone that are only coming to.
+            takers = others.into_iter().chain(set.local).collect();
+            if takers.iter().all(|replica| replica.0 >= set.n()) {
+                return Replayed::Failed;
+            }
         }
         self.bring_to_all(&set, &takers, kept, hint).await
     }

@@ -414,7 +414,10 @@ impl Node {
             let listed = self.entries_of(&places, usize::MAX).await?;
             // Whoever changes a key holds the gate open until the tree in memory has changed too. Not
             // those of the listed keys alone: one that was just dropped is not among them any more.
-            drop(self.locks.close_gate().await);
+            let node = Arc::clone(self);
+            // Requests wait meanwhile: not for a thread that gives way to them.
+            let ended = async move { drop(node.locks.close_gate().await) };
+            self.tasks.in_foreground(ended).await;
             let still = self.entries_of(&places, usize::MAX).await?;
             leaves = self.trees.with(vnode, shape, |tree| {
                 let mut changed = Vec::new();

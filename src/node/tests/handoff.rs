@@ -11,7 +11,7 @@ use crate::node::replica::Place;
 use crate::peer::messages::{Carried, Refusal};
 use crate::protocol::operation::OperationError;
 use crate::storage::{Batch, MemoryStore, Space, Store, Syncing};
-use crate::types::{KeyPath, Level};
+use crate::types::{KeyPath, Level, ReplicationFactor};
 
 fn keys(count: usize) -> Vec<KeyPath> {
     (0..count).map(|i| path("b", &format!("key-{i}"))).collect()
@@ -340,6 +340,57 @@ async fn a_hint_for_a_lost_disk_stays_until_the_others_have_it() {
     world.network.heal_all();
     world.settled(60).await;
     world.within(60, "it is brought", |world| world.count(4, Space::Hints) == 0).await;
+}
+
+/// The same where nobody else holds the key.
+#[tokio::test(start_paused = true)]
+async fn a_hint_for_replicas_that_are_all_lost_is_not_brought_to_what_an_abort_drops() {
+    let mut world = World::new(5).configure(|settings| {
+        settings.replication_factor = ReplicationFactor::new(2).expect("valid");
+    });
+    world.start(&[1, 2, 3, 4, 5]).await;
+    world.settle().await;
+    let is_theirs = |key: &KeyPath| {
+        let (_, mut replicas) = world.member(1).node.place_of(key).expect("it serves");
+        replicas.sort();
+        replicas == [id(3), id(4)]
+    };
+    let keys: Vec<KeyPath> = keys(200).into_iter().filter(is_theirs).collect();
+    world.crash(3);
+    world.settle().await;
+    for key in &keys {
+        world.put(4, key, "v").sloppy().level(Level::All).ok().await;
+    }
+    world.crash(4);
+    let kept = |world: &World| [2, 5].map(|i| world.count(i, Space::Hints));
+    let before = kept(&world);
+    assert!(before.iter().sum::<usize>() > 0);
+    for i in [3, 4] {
+        let durability = world.durability();
+        world.put_disk(i, MemoryStore::new(durability));
+        world.start_candidate(i, false).await;
+    }
+    world.settle().await;
+    let themselves = ChangeRequest {
+        replace: [(id(3), id(3)), (id(4), id(4))].into(),
+        accept_loss: true,
+        ..ChangeRequest::default()
+    };
+    world.change(2, themselves).await.expect("they wait for that");
+    // Node 1 drives the transition, and does not hear how far they are.
+    world.network.refuse(&address(1), &address(3));
+    world.network.refuse(&address(1), &address(4));
+    world.within(30, "they prepare", |world| world.serves(3) && world.serves(4)).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(world.state(2).transition.is_some());
+    assert_eq!(kept(&world), before);
+    world.network.heal_all();
+    world.settled(60).await;
+    let is_drained = |world: &World| (1..=5).all(|i| world.count(i, Space::Hints) == 0);
+    world.within(60, "they are brought", is_drained).await;
+    for key in &keys {
+        assert_eq!(world.values(1, key).await, ["v"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -531,6 +531,40 @@ async fn a_node_that_is_starting_begins_no_recovery_that_would_have_it_serve() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_recovery_that_a_survivor_can_not_keep_stops_nobody() {
+    let mut world = World::new(5).started().await;
+    for i in 2..=5 {
+        world.crash(i);
+    }
+    world.settle().await;
+    let survivors = [id(1), id(2)].into();
+    let request = RecoverRequest { survivors, lost: (3..=5).map(id).collect() };
+    world.member(1).node.recover(request).await.expect_err("one of them is down");
+    assert!(world.serves(1));
+    let request = RecoverRequest { survivors: [id(1)].into(), lost: (2..=5).map(id).collect() };
+    world.member(1).node.recover(request).await.expect("it is up");
+    world.within(10, "it goes on", |world| world.serves(1)).await;
+}
+
+/// Neither the first survivor of both, nor all of one are asked by the other.
+#[tokio::test(start_paused = true)]
+async fn of_two_operators_of_whom_one_counts_the_other_as_lost_one_has_their_way() {
+    let mut world = World::new(7).started().await;
+    for i in 4..=7 {
+        world.crash(i);
+    }
+    world.settle().await;
+    let all =
+        RecoverRequest { survivors: [id(1), id(2), id(3)].into(), lost: (4..=7).map(id).collect() };
+    let two =
+        RecoverRequest { survivors: [id(2), id(3)].into(), lost: [1, 4, 5, 6, 7].map(id).into() };
+    let (node, other) = (&world.member(1).node, &world.member(2).node);
+    drop(tokio::join!(node.recover(all), other.recover(two)));
+    world.within(30, "they serve", |world| world.serves(2) && world.serves(3)).await;
+    assert_eq!(world.state(2), world.state(3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_two_operators_who_count_differently_one_has_their_way() {
     let mut world = World::new(7).started().await;
     for i in 4..=7 {
