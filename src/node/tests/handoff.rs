@@ -287,8 +287,8 @@ async fn where_no_hints_are_kept_none_is_counted() {
     assert_eq!((1..=4).filter(|i| *i != 3).map(|i| world.count(i, Space::Hints)).sum::<usize>(), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_hint_stays_where_nobody_is_left_to_take_it() {
+/// Four nodes, of which the fourth keeps a write for the third, which is down; and its key.
+async fn kept_for_an_answer() -> (World, KeyPath) {
     let mut world = World::new(4).started().await;
     world.settle().await;
     let key = key_outside_of(&world, 4).await;
@@ -296,6 +296,12 @@ async fn a_hint_stays_where_nobody_is_left_to_take_it() {
     world.settle().await;
     world.put(1, &key, "v").sloppy().level(Level::All).ok().await;
     assert_eq!(world.count(4, Space::Hints), 1);
+    (world, key)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_stays_where_nobody_is_left_to_take_it() {
+    let (mut world, key) = kept_for_an_answer().await;
     world.crash(1);
     world.crash(2);
     world.settle().await;
@@ -315,13 +321,7 @@ async fn a_hint_stays_where_nobody_is_left_to_take_it() {
 /// What a node that comes in the place of its lost disk has taken is gone if that is aborted.
 #[tokio::test(start_paused = true)]
 async fn a_hint_for_a_lost_disk_stays_until_the_others_have_it() {
-    let mut world = World::new(4).started().await;
-    world.settle().await;
-    let key = key_outside_of(&world, 4).await;
-    world.crash(3);
-    world.settle().await;
-    world.put(1, &key, "v").sloppy().level(Level::All).ok().await;
-    assert_eq!(world.count(4, Space::Hints), 1);
+    let (mut world, key) = kept_for_an_answer().await;
     let durability = world.durability();
     world.put_disk(3, MemoryStore::new(durability));
     world.start_candidate(3, false).await;
@@ -340,6 +340,7 @@ async fn a_hint_for_a_lost_disk_stays_until_the_others_have_it() {
     world.network.heal_all();
     world.settled(60).await;
     world.within(60, "it is brought", |world| world.count(4, Space::Hints) == 0).await;
+    world.within(60, "the new disk has it", |world| world.stored(3, &key).is_some()).await;
 }
 
 /// The same where nobody else holds the key.
