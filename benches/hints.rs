@@ -17,10 +17,10 @@ use tokio::time::{Instant, sleep};
 use self::load::generator::fill;
 use self::load::plan::Mix;
 use self::nodes::{Cluster, metric};
-use self::paced::{Pacing, clients, described};
+use self::paced::{Pacing, clients};
 
 /// How long the clients are measured alone.
-const ALONE: Duration = Duration::from_secs(15);
+const ALONE: Duration = Duration::from_secs(60);
 /// Until the other nodes are sure that one is down, and what was written has settled.
 const SETTLE: Duration = Duration::from_secs(15);
 /// Clients write keys that no hint is kept for.
@@ -42,7 +42,7 @@ async fn bring() -> anyhow::Result<()> {
     let pacing = Pacing { per_second: capacity / 5.0, ..CLIENTS };
     sleep(SETTLE).await;
     let alone = clients(live, pacing, sleep(ALONE)).await?;
-    show("clients at a fifth of that, alone", described(&alone));
+    show("clients at a fifth of that, alone", alone.to_string());
 
     keep(&mut cluster, live, hints).await?;
     cluster.start_node(2).await?;
@@ -53,9 +53,8 @@ async fn bring() -> anyhow::Result<()> {
     let mut brought = None;
     let during = clients(live, pacing, async { brought = Some(drained(live).await) }).await?;
     show("brought beside those clients", brought.context("it has ended")??);
-    show("the clients meanwhile", described(&during));
-    let ratio = during.value_at_quantile(0.99) as f64 / alone.value_at_quantile(0.99) as f64;
-    show("their p99 to that of before", format!("{ratio:.2}"));
+    show("the clients meanwhile", during.to_string());
+    show("their p99 to that of before", during.compared(&alone));
     cluster.stop().await
 }
 
