@@ -117,10 +117,9 @@ pub(super) const fn is_seldom_read(space: Space) -> bool {
     matches!(space, Space::Trees)
 }
 
-/// How many entries a memtable that is not sorted may have when it is read: each read sorts a copy of it, of
-/// so many in about a millisecond. Fewer would cost more: to send it to a file takes a new log, four fsyncs
-/// and, soon, a compaction, and while a ring changes digests are read all the time.
-pub(super) const MOST_UNSORTED: u64 = 4_096;
+/// How many entries a memtable that is not sorted may have when it is read: each read sorts a copy of it,
+/// of so many in about a tenth of a millisecond.
+pub(super) const MOST_UNSORTED: u64 = 512;
 
 /// Options of one space's column family.
 pub(super) fn family(space: Space, options: &RocksOptions, shared: &Shared) -> Options {
