@@ -49,7 +49,7 @@ async fn grow() -> anyhow::Result<()> {
 
     let fourth = cluster.add_candidate()?;
     show("3 to 4, idle", change(cluster.addresses[0], join(&[&fourth])).await?.to_string());
-    let left = change(cluster.addresses[0], json!({"leave": [fourth.0]})).await?;
+    let left = change(cluster.addresses[0], leave(&[&fourth])).await?;
     show("4 to 3, idle", left.to_string());
     cluster.kill_node(3).await?;
 
@@ -63,9 +63,11 @@ async fn grow() -> anyhow::Result<()> {
     let (fifth, sixth) = (cluster.add_candidate()?, cluster.add_candidate()?);
     scene.changes("4 to 6, both at once", join(&[&fifth, &sixth])).await?;
     scene.alone("six nodes").await?;
-    let leaving = json!({"leave": [fourth.0, fifth.0, sixth.0]});
-    scene.changes("6 to 3, all at once", leaving).await?;
-    for gone in 4..=6 {
+    scene.changes("6 to 5", leave(&[&fourth])).await?;
+    cluster.kill_node(4).await?;
+    scene.alone("five nodes").await?;
+    scene.changes("5 to 3, both at once", leave(&[&fifth, &sixth])).await?;
+    for gone in 5..=6 {
         cluster.kill_node(gone).await?;
     }
     scene.alone("three nodes again").await?;
@@ -120,6 +122,11 @@ impl Scene {
 fn join(candidates: &[&(String, SocketAddr)]) -> Value {
     let joiner = |(id, peer): &&(String, SocketAddr)| json!({"id": id, "peer": peer.to_string()});
     json!({"join": candidates.iter().map(joiner).collect::<Vec<_>>()})
+}
+
+/// A change that lets nodes leave.
+fn leave(nodes: &[&(String, SocketAddr)]) -> Value {
+    json!({"leave": nodes.iter().map(|(id, _)| id).collect::<Vec<_>>()})
 }
 
 fn show(what: &str, figure: String) {
