@@ -224,7 +224,9 @@ impl Cluster {
     async fn state(&self, i: usize, other: usize) -> Option<String> {
         let answer = ask(self.http(i), &Request::get("/v1/cluster")).await.ok()?;
         let nodes = answer.json()["nodes"].as_array().cloned().unwrap_or_default();
-        let node = nodes.into_iter().find(|node| node["id"] == self.nodes[other].id.as_str())?;
+        // A node whose disk was lost stands there twice until it is filled: what it was, which is down
+        // for good, and then what it is.
+        let node = nodes.into_iter().rfind(|node| node["id"] == self.nodes[other].id.as_str())?;
         node["state"].as_str().map(str::to_owned)
     }
 
