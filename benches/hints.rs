@@ -19,7 +19,7 @@ use self::load::plan::Mix;
 use self::nodes::{Cluster, metric};
 use self::paced::{Pacing, clients};
 
-/// How long the clients are measured alone.
+/// How long the clients are measured alone: about as long as the hints take beside them.
 const ALONE: Duration = Duration::from_secs(60);
 /// Until the other nodes are sure that one is down, and what was written has settled.
 const SETTLE: Duration = Duration::from_secs(15);
