@@ -341,7 +341,7 @@ impl Node {
             self.trees.count_deleted_anew(vnode, &*self.store).await?;
         }
         self.take_ins.keep(transition);
-        fresh.into_iter().for_each(|(vnode, taken)| self.take_ins.set(vnode, taken));
+        fresh.into_iter().for_each(|(vnode, taken)| self.take_ins.begin(vnode, taken));
         Ok(())
     }
 

@@ -82,9 +82,9 @@ impl Node {
                 }
                 self.answer_page(vnode, after, max_bytes, to).await
             }
-            Request::Digests { vnode, to, after } => {
+            Request::Digests { vnode, to, after, root } => {
                 self.refuse_as_source(vnode)?;
-                let page = self.digests(vnode, to, after).await;
+                let page = self.digests(vnode, (to, root), after).await;
                 page.map(Answer::Digests).map_err(|_| Refusal::StoreFailed)
             }
             Request::Husks { vnode, to, after } => {
@@ -131,14 +131,19 @@ impl Node {
         is_at_home && layout.state.next_factor_of(&path.bucket) == to
     }
 
+    /// A page of the digests that go to a table. Nothing is listed for a taking vnode with this root, if
+    /// it is this one's too: what it holds is the same.
     async fn digests(
         &self,
         vnode: VnodeId,
-        to: ReplicationFactor,
+        (to, root): (ReplicationFactor, Option<u64>),
         after: Option<KeyPath>,
     ) -> Result<DigestPage, ReadError> {
         let (purge, promised) =
             (self.vnodes.purge_number(vnode), self.vnodes.promised_purge(vnode));
+        if root.is_some() && root == self.trees.known_root(vnode) {
+            return Ok(DigestPage { entries: Vec::new(), next: None, purge, promised });
+        }
         let (entries, next) = self.digests_after(vnode, after).await?;
         let layout = self.layout().expect("only a node in a layout is asked");
         let entries =

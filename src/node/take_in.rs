@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! prepare   the bulk: all records of one old replica, page by page
-//! switch    the passes: over every old replica that may live, digest by digest; what is missing
-//!           here or differs is fetched and merged
+//! switch    the passes: over every old replica that may live. Where the hash trees' roots are equal,
+//!           nothing is lacking; elsewhere what is missing here or differs is fetched and merged,
+//!           digest by digest
 //! ```
 //!
 //! A vnode is taken in from those that hold its keys now: the same vnode of others and, where
@@ -141,12 +142,13 @@ impl Node {
         if self.take_ins.get(job.vnode, by).has_bulk {
             return Ok(());
         }
+        let is_first_try = self.take_ins.touch(job.vnode);
         for table in &job.from {
             // What is retained has its own bulk.
             if *table == job.vnode.table && job.is_retained {
                 continue;
             }
-            self.take_bulk_of(layout, job, *table).await?;
+            self.take_bulk_of(layout, job, *table, is_first_try).await?;
         }
         let mut taken = self.take_ins.get(job.vnode, by);
         taken.has_bulk = true;
@@ -158,6 +160,7 @@ impl Node {
         layout: &Arc<Layout>,
         job: &Job,
         table: ReplicationFactor,
+        is_first_try: bool,
     ) -> anyhow::Result<()> {
         let mut holders = self.old_holders(layout, job.vnode, table);
         if holders.is_empty() {
@@ -167,10 +170,11 @@ impl Node {
         let first = job.vnode.partition.index() % holders.len();
         holders.rotate_left(first);
         holders.sort_by_key(|peer| !Arc::ptr_eq(peer, layout.this()));
-        let is_empty = !self.holds_records(job.vnode).await?;
         let mut failure = None;
         for peer in holders.iter().filter(|peer| peer.is_up()) {
-            let taken = match is_empty {
+            // At first hardly more is here than what clients have written since: to list it would cost
+            // more than to send it along.
+            let taken = match is_first_try && failure.is_none() {
                 true => self.take_pages(layout, job.vnode, table, peer).await,
                 false => self.pass_over(layout, job.vnode, table, peer).await,
             };
@@ -190,22 +194,24 @@ impl Node {
         by: TransitionId,
     ) -> anyhow::Result<()> {
         let mut failure = None;
+        let mut taken = self.take_ins.get(job.vnode, by);
+        let passed_before = taken.passed.len();
         for table in &job.from {
             for peer in self.old_holders(layout, job.vnode, *table) {
                 let passed =
                     Passed { table: *table, node: peer.id.clone(), incarnation: peer.incarnation };
-                if self.take_ins.get(job.vnode, by).passed.contains(&passed) {
+                if taken.passed.contains(&passed) {
                     continue;
                 }
                 match self.pass_over(layout, job.vnode, *table, &peer).await {
-                    Ok(()) => {
-                        let mut taken = self.take_ins.get(job.vnode, by);
-                        taken.passed.insert(passed);
-                        self.keep_taken(layout, job.vnode, taken).await?;
-                    }
+                    Ok(()) => drop(taken.passed.insert(passed)),
                     Err(why) => failure = Some(why.context(peer.id.to_string())),
                 }
             }
+        }
+        // One fsync for all of them.
+        if taken.passed.len() > passed_before {
+            self.keep_taken(layout, job.vnode, taken).await?;
         }
         failure.map_or(Ok(()), Err)
     }
@@ -285,7 +291,9 @@ impl Node {
         }
     }
 
-    /// Fetches whatever an old replica has and this node has not, or has otherwise.
+    /// Fetches whatever an old replica has and this node has not, or has otherwise. Whoever answers for it
+    /// has waited for all changes that it had admitted in earlier epochs, and each of those has changed its
+    /// hash tree: with equal roots there is nothing to fetch.
     async fn pass_over(
         self: &Arc<Self>,
         layout: &Arc<Layout>,
@@ -296,8 +304,10 @@ impl Node {
         let source = VnodeId { table, ..vnode };
         let mut pace = self.pace_of_taking_in();
         let mut after: Option<KeyPath> = None;
+        let mut root = self.trees.known_root(vnode);
         loop {
-            let request = Request::Digests { vnode: source, to: vnode.table, after };
+            let (to, root) = (vnode.table, root.take());
+            let request = Request::Digests { vnode: source, to, after, root };
             let Answer::Digests(page) = self.ask_holder(layout, peer, request).await? else {
                 return Err(PeerFailure::WrongAnswer.into());
             };

@@ -54,6 +54,9 @@ pub(super) fn put(batch: &mut Batch, vnode: VnodeId, taken: &TakenIn) {
 #[derive(Debug, Default)]
 pub(super) struct TakeIns {
     vnodes: Mutex<BTreeMap<VnodeId, TakenIn>>,
+    /// Those of which nothing was fetched yet. Not on disk: what was begun by an earlier process may be
+    /// there or not.
+    untouched: Mutex<BTreeSet<VnodeId>>,
     /// Why vnodes could not be taken in when that was last tried.
     failures: Mutex<BTreeMap<VnodeId, String>>,
     /// Whether clients were served while the last ones were taken in.
@@ -101,11 +104,23 @@ impl TakeIns {
         let mut vnodes = self.lock();
         let before = vnodes.len();
         vnodes.retain(|_, taken| Some(taken.by) == by);
+        self.untouched().retain(|vnode| vnodes.contains_key(vnode));
         if vnodes.len() < before || by.is_none() {
             self.failures.lock().unwrap_or_else(PoisonError::into_inner).clear();
             self.bytes.store(0, Ordering::Relaxed);
             *self.since.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
+    }
+
+    /// A vnode was emptied, to be taken in.
+    pub(super) fn begin(&self, vnode: VnodeId, taken: TakenIn) {
+        self.set(vnode, taken);
+        self.untouched().insert(vnode);
+    }
+
+    /// Whether nothing of a vnode was fetched before; from now on something was.
+    pub(super) fn touch(&self, vnode: VnodeId) -> bool {
+        self.untouched().remove(&vnode)
     }
 
     /// How far a vnode is.
@@ -148,6 +163,10 @@ impl TakeIns {
     /// How many bytes the running transition has brought.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn untouched(&self) -> MutexGuard<'_, BTreeSet<VnodeId>> {
+        self.untouched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<VnodeId, TakenIn>> {

@@ -76,6 +76,12 @@ impl Trees {
         vnodes.iter().map(|vnode| trees.get(vnode).map_or(0, Tree::root)).collect()
     }
 
+    /// The root of a vnode; `None` while it may be another one than the records on disk make.
+    pub(super) fn known_root(&self, vnode: VnodeId) -> Option<u64> {
+        let root = self.roots(&[vnode])[0];
+        (self.are_loaded() && !self.is_in_doubt(vnode)).then_some(root)
+    }
+
     /// How many records here are deleted ones.
     pub(super) fn deleted(&self) -> DeletedCounts {
         self.deleted_by_vnode().values().fold(DeletedCounts::default(), |sum, counts| {
@@ -93,8 +99,14 @@ impl Trees {
 
     /// A vnode was dropped.
     pub(super) fn forget(&self, vnode: VnodeId) {
+        let are_loaded = self.are_loaded();
         self.lock().remove(&vnode);
-        self.doubts().remove(&vnode);
+        if are_loaded {
+            self.doubts().remove(&vnode);
+        } else {
+            // What is being loaded may have been read before.
+            self.doubt(vnode);
+        }
         self.deleted_by_vnode().remove(&vnode);
     }
 

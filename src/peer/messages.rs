@@ -22,7 +22,7 @@ use crate::types::{
 };
 
 /// The version of every message here.
-pub const MESSAGE_VERSION: u8 = 6;
+pub const MESSAGE_VERSION: u8 = 7;
 
 /// A request with what goes along with each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -130,6 +130,8 @@ pub enum Request {
         to: ReplicationFactor,
         /// Go on behind this key.
         after: Option<KeyPath>,
+        /// The root of the taking vnode's hash tree, if it is known: one with the same has nothing to list.
+        root: Option<u64>,
     },
     /// A page of the husks of a vnode, for a replica that takes it in.
     Husks {

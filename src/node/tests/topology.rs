@@ -13,7 +13,8 @@ use crate::node::operation::{
     BucketChange, ChangeRequest, JoinRequest, RecoverRequest, TopologyError,
 };
 use crate::node::replica::Place;
-use crate::peer::messages::{Answer, Carried, Recovery};
+use crate::node::trees::Trees;
+use crate::peer::messages::{Answer, Carried, Recovery, Request};
 use crate::protocol::cluster::TransitionPhase;
 use crate::storage::schema::{parse_tree_key, record_key};
 use crate::storage::{Cached, MemoryStore, Space, Store, Syncing};
@@ -101,6 +102,45 @@ async fn written(key: &KeyPath) -> Bytes {
     let other = World::new(1).started().await;
     other.put(1, key, "v").ok().await;
     other.stored(1, key).expect("it was written").to_stored_bytes()
+}
+
+/// What a pass has to show, equal roots do, unless one of the trees may be wrong.
+#[tokio::test(start_paused = true)]
+async fn a_replica_with_the_same_root_lists_nothing_for_who_passes_over_it() {
+    let keys = keys(50);
+    let world = World::new(1).started().await;
+    write_all(&world, 1, &keys, "v").await;
+    let node = &world.member(1).node;
+    let (vnode, _) = node.place_of(&keys[0]).expect("it serves");
+    let listed = async |root| {
+        let request = Request::Digests { vnode, to: vnode.table, after: None, root };
+        match node.answer_taker(request).await {
+            Ok(Answer::Digests(page)) => page.entries.len(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let root = node.trees.known_root(vnode);
+    let all = listed(None).await;
+    assert!(all > 0 && root.is_some());
+    assert_eq!(listed(root).await, 0);
+    assert_eq!(listed(root.map(|root| root ^ 1)).await, all);
+    node.trees.doubt(vnode);
+    assert_eq!(listed(root).await, all, "it may lack something");
+    assert_eq!(node.trees.known_root(vnode), None);
+}
+
+/// It may have been read before it was dropped.
+#[tokio::test(start_paused = true)]
+async fn a_vnode_that_is_dropped_while_the_trees_are_made_has_no_root_that_is_known() {
+    let world = World::new(1).started().await;
+    let node = &world.member(1).node;
+    let (vnode, _) = node.place_of(&path("b", "key")).expect("it serves");
+    let trees = Trees::default();
+    trees.forget(vnode);
+    trees.load(&*world.member(1).store, node.shape()).await.expect("a store in memory");
+    assert_eq!(trees.known_root(vnode), None);
+    trees.forget(vnode);
+    assert_eq!(trees.known_root(vnode), Some(0), "nothing is there now");
 }
 
 /// Deleted keys are counted by vnode: what is dropped is counted no longer, without a look at the rest.
