@@ -138,7 +138,8 @@ impl Node {
             | Request::Digests { .. }
             | Request::Husks { .. }
             | Request::Fetch { .. }
-            | Request::Lacks { .. }) => self.answer_taker(taker).await,
+            | Request::Lacks { .. }
+            | Request::OtherRoots(_)) => self.answer_taker(taker).await,
             exchange => self.answer_exchange(at, exchange, from, deadline).await,
         }
     }

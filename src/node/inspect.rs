@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Node;
 use super::directory::Directory;
-use super::give::{is_left_over, is_to_be_dropped};
 use super::imprint::{Deleted, Imprint, decode_digest, leaf_of};
+use super::let_go::{is_left_over, is_to_be_dropped};
 use super::replica::Place;
 use crate::protocol::causality::{Context, ContextToken, Record};
 use crate::protocol::cluster::ClusterState;

@@ -25,6 +25,7 @@ mod inspect;
 mod instruments;
 mod latency;
 mod layout;
+mod let_go;
 mod locks;
 mod membership;
 mod mend;

@@ -156,6 +156,9 @@ pub enum Request {
         /// Keys with the digests of the sender's records.
         entries: Vec<(KeyPath, u64)>,
     },
+    /// Which of these vnodes have another root than this, or one that may be wrong? For a node that lets
+    /// go of them. Answered by one list of places.
+    OtherRoots(Vec<(VnodeId, u64)>),
     /// What do you hold of this key, whether or not it counts? For a replica whose own copy is
     /// damaged.
     Take {

@@ -1,24 +1,25 @@
 //! A ring that changes: joining, leaving, replacing, buckets of their own n, lost majorities.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::world::{World, address, id, path};
-use crate::node::Phase;
 use crate::node::imprint::encode_digest;
 use crate::node::operation::{
     BucketChange, ChangeRequest, JoinRequest, RecoverRequest, TopologyError,
 };
 use crate::node::replica::Place;
 use crate::node::trees::Trees;
+use crate::node::{Node, Phase};
 use crate::peer::messages::{Answer, Carried, Recovery, Request};
 use crate::protocol::cluster::TransitionPhase;
 use crate::storage::schema::{parse_tree_key, record_key};
 use crate::storage::{Cached, MemoryStore, Space, Store, Syncing};
-use crate::types::{Bucket, KeyPath, Level, PurgeNumber, ReplicationFactor};
+use crate::types::{Bucket, KeyPath, Level, PurgeNumber, ReplicationFactor, VnodeId};
 
 fn keys(count: usize) -> Vec<KeyPath> {
     (0..count).map(|i| path("b", &format!("key-{i}"))).collect()
@@ -124,9 +125,20 @@ async fn a_replica_with_the_same_root_lists_nothing_for_who_passes_over_it() {
     assert!(all > 0 && root.is_some());
     assert_eq!(listed(root).await, 0);
     assert_eq!(listed(root.map(|root| root ^ 1)).await, all);
+    let known = root.expect("its trees are loaded");
+    assert_eq!(other_roots(node, &[(vnode, known), (vnode, known ^ 1)]).await, [1]);
     node.trees.doubt(vnode);
     assert_eq!(listed(root).await, all, "it may lack something");
+    assert_eq!(other_roots(node, &[(vnode, known)]).await, [0]);
     assert_eq!(node.trees.known_root(vnode), None);
+}
+
+/// Which of some vnodes a node says to have with another root.
+async fn other_roots(node: &Arc<Node>, roots: &[(VnodeId, u64)]) -> Vec<u32> {
+    match node.answer_taker(Request::OtherRoots(roots.to_vec())).await {
+        Ok(Answer::Differing(places)) => places.concat(),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// It may have been read before it was dropped.
@@ -392,12 +404,17 @@ async fn a_write_that_no_replica_took_outlives_an_abort() {
 async fn a_former_holder_keeps_what_it_can_not_read_until_it_can() {
     let keys = keys(200);
     let mut world = three_and_a_candidate(&keys).await;
+    let holder = 3;
+    // It asks the others what they lack before it drops anything.
+    for i in [1, 2, 4] {
+        let slow = Duration::from_millis(100);
+        world.network.delay(&address(holder), &address(i), slow..=slow);
+    }
     world.change(1, join(4)).await.expect("it fits");
     while world.state(1).transition.is_some() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let state = world.state(1);
-    let holder = 3;
     let was_held = |key: &&KeyPath| {
         let vnode = state.vnode_of(key);
         state.former.iter().any(|former| former.node == id(holder) && former.has(vnode))
