@@ -341,7 +341,13 @@ impl Node {
             self.trees.count_deleted_anew(vnode, &*self.store).await?;
         }
         self.take_ins.keep(transition);
-        fresh.into_iter().for_each(|(vnode, taken)| self.take_ins.begin(vnode, taken));
+        for (vnode, taken) in fresh {
+            let is_resumed = kept.contains(&vnode) && !own.contains(&vnode);
+            match is_resumed {
+                true => self.take_ins.set(vnode, taken),
+                false => self.take_ins.begin_empty(vnode, taken),
+            }
+        }
         Ok(())
     }
 

@@ -170,8 +170,12 @@ impl Node {
         let key = place.tree_key(self.shape());
         let deleted = self.store.get(Space::Deletes, place.key().clone()).await?;
         let deleted = deleted.and_then(|value| Deleted::decode(&value).ok());
-        let digest = self.store.get(Space::Trees, key.clone()).await?;
-        let digest = digest.and_then(|value| decode_digest(&key, &value));
+        let stored = self.store.get(Space::Trees, key.clone()).await?;
+        let digest = stored.as_ref().and_then(|value| decode_digest(&key, value));
+        if stored.is_some() && digest.is_none() {
+            // What the tree in memory has of it nobody can tell any more.
+            self.trees.doubt(place.vnode);
+        }
         Ok(match (digest, deleted) {
             (Some(digest), None) => Imprint::Live(digest),
             (Some(digest), Some(_)) => Imprint::Tombstones(digest),

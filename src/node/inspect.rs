@@ -1,6 +1,6 @@
 //! What a simulation looks at in a node, beyond what the API shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Node;
 use super::directory::Directory;
@@ -97,7 +97,10 @@ impl Node {
         wrong.extend(
             deleted.keys().map(|key| format!("{:?} is noted as deleted", parse_record_key(key))),
         );
-        for vnode in self.layout().map(|layout| layout.own_vnodes()).unwrap_or_default() {
+        let own = self.layout().map(|layout| layout.own_vnodes()).unwrap_or_default();
+        // What is taken in, and what is yet to be dropped, too.
+        let known = self.trees.known().into_iter().chain(own);
+        for vnode in known.collect::<BTreeSet<VnodeId>>() {
             let expected = trees.get(&vnode).map_or(0, Tree::root);
             let root = self.trees.roots(&[vnode])[0];
             if root != expected && !self.trees.is_in_doubt(vnode) {

@@ -54,8 +54,14 @@ impl Node {
         if self.is_slow_to_let_go() {
             return true;
         }
+        // At once: from now on the others' copies may be lost, and what is listed takes long.
+        let everywhere: Vec<VnodeId> = self.held_by_all(&layout, &former).await;
+        for group in everywhere.chunks(DROPPED_TOGETHER) {
+            if !self.drop_in_foreground(&layout, group.to_vec()).await {
+                return true;
+            }
+        }
         let mut open = false;
-        let everywhere = self.held_by_all(&layout, &former).await;
         for group in former.chunks(DROPPED_TOGETHER) {
             let mut brought = Vec::new();
             for (vnode, bucket) in group {
@@ -63,10 +69,6 @@ impl Node {
                     return true;
                 }
                 let let_go = match bucket {
-                    None if everywhere.contains(vnode) => {
-                        brought.push(*vnode);
-                        Ok(())
-                    }
                     None => {
                         self.bring_vnode(&layout, *vnode).await.map(|held| brought.extend(held))
                     }
@@ -77,11 +79,7 @@ impl Node {
                     open = true;
                 }
             }
-            let (node, at) = (Arc::clone(&self), layout.stamp);
-            let dropping = async move { node.drop_for_good(&at, &brought).await };
-            if let Err(error) = self.tasks.in_foreground(dropping).await {
-                // Another epoch has come, or the disk fails, which is looked at by itself.
-                tracing::warn!(%error, "what was held before is not dropped for good yet");
+            if !self.drop_in_foreground(&layout, brought).await {
                 return true;
             }
         }
@@ -89,6 +87,19 @@ impl Node {
             self.transitions.have_let_go(layout.stamp);
         }
         open
+    }
+
+    /// Drops vnodes for good; whether that was done.
+    async fn drop_in_foreground(self: &Arc<Self>, layout: &Layout, vnodes: Vec<VnodeId>) -> bool {
+        let (node, at) = (Arc::clone(self), layout.stamp);
+        let dropping = async move { node.drop_for_good(&at, &vnodes).await };
+        let dropped = self.tasks.in_foreground(dropping).await;
+        // Else another epoch has come, or the disk fails, which is looked at by itself.
+        dropped
+            .inspect_err(|error| {
+                tracing::warn!(%error, "what was held before is not dropped for good yet");
+            })
+            .is_ok()
     }
 
     /// Drops vnodes whose records are where they belong. What is reported as dropped must not come
@@ -112,21 +123,24 @@ impl Node {
         is_hidden && !self.random.u64().is_multiple_of(40)
     }
 
-    /// The vnodes of which every present replica has all that this node holds, by their roots. A node
-    /// that can't be asked has none of them.
+    /// The vnodes of which this node still holds something, and every present replica all of that, by
+    /// their roots. A node that can't be asked has none of them.
     async fn held_by_all(
         self: &Arc<Self>,
         layout: &Arc<Layout>,
         former: &[(VnodeId, Option<Bucket>)],
-    ) -> BTreeSet<VnodeId> {
+    ) -> Vec<VnodeId> {
         // What a bucket has left in a vnode has to be brought to another one.
         if layout.state.former.iter().any(|former| former.bucket.is_some()) {
-            return BTreeSet::new();
+            return Vec::new();
         }
         let mut everywhere = BTreeSet::new();
         let mut by_peer: BTreeMap<NodeId, Vec<(VnodeId, u64)>> = BTreeMap::new();
         for (vnode, _) in former {
             let Some(root) = self.trees.known_root(*vnode) else { continue };
+            if !matches!(self.holds_nothing(*vnode, None).await, Ok(false)) {
+                continue;
+            }
             for peer in layout.present_holders(*vnode) {
                 everywhere.insert(*vnode);
                 by_peer.entry(peer.id.clone()).or_default().push((*vnode, root));
@@ -139,7 +153,7 @@ impl Node {
                 }
             }
         }
-        everywhere
+        everywhere.into_iter().collect()
     }
 
     /// The vnodes that may have another root than this on a node.
@@ -156,8 +170,8 @@ impl Node {
             None => None,
         };
         match asked {
-            Some(Answer::Differing(places)) => {
-                places.into_iter().flatten().filter_map(|place| vnode_at(place as usize)).collect()
+            Some(Answer::Differing(lists)) if lists.len() == 1 => {
+                lists.concat().into_iter().filter_map(|place| vnode_at(place as usize)).collect()
             }
             _ => roots.iter().map(|(vnode, _)| *vnode).collect(),
         }

@@ -40,8 +40,11 @@ const VNODES_TOGETHER: usize = 4;
 /// The records of one page, in bytes.
 const PAGE_BYTES: u32 = 1 << 20;
 
-/// The same while clients are being served: what a page holds, they wait for.
-const PAGE_BYTES_BESIDE_CLIENTS: u32 = 16 << 10;
+/// The same while clients are being served.
+const PAGE_BYTES_BESIDE_CLIENTS: u32 = 64 << 10;
+
+/// What is merged of a page at once while clients are being served: they wait for it.
+const PIECE_BYTES_BESIDE_CLIENTS: usize = 16 << 10;
 
 /// A vnode that is to be taken in.
 #[derive(Clone, Debug)]
@@ -142,7 +145,7 @@ impl Node {
         if self.take_ins.get(job.vnode, by).has_bulk {
             return Ok(());
         }
-        let is_first_try = self.take_ins.touch(job.vnode);
+        let is_first_try = self.take_ins.touch(job.vnode) || !self.holds_records(job.vnode).await?;
         for table in &job.from {
             // What is retained has its own bulk.
             if *table == job.vnode.table && job.is_retained {
@@ -269,11 +272,10 @@ impl Node {
         let mut after: Option<KeyPath> = None;
         loop {
             let to = Some(vnode.table);
-            let beside_clients = match after {
-                None => self.take_ins.beside_clients.load(Ordering::Relaxed),
-                Some(_) => pace.are_clients_served(),
+            let max_bytes = match self.is_beside_clients(&pace) {
+                true => PAGE_BYTES_BESIDE_CLIENTS,
+                false => PAGE_BYTES,
             };
-            let max_bytes = if beside_clients { PAGE_BYTES_BESIDE_CLIENTS } else { PAGE_BYTES };
             let request = Request::Page { vnode: source, after, max_bytes, to };
             let Answer::Page(page) = self.ask_holder(layout, peer, request).await? else {
                 return Err(PeerFailure::WrongAnswer.into());
@@ -282,8 +284,7 @@ impl Node {
                 self.vnodes.take_purge(vnode, page.purge, page.purge, &*self.store).await?;
             }
             let (records, next) = page.carried();
-            let bytes = self.take_records(layout, vnode, records, peer).await?;
-            pace.rest(bytes).await;
+            self.take_records(layout, vnode, records, peer, &mut pace).await?;
             match next {
                 Some(next) => after = Some(next),
                 None => return Ok(()),
@@ -316,8 +317,8 @@ impl Node {
             }
             let listed = page.entries.len() as u64 * 32;
             let missing = self.lacking(vnode, page.entries).await?;
-            let bytes = self.fetch(layout, source, vnode, missing, peer).await?;
-            pace.rest(bytes + listed).await;
+            pace.rest(listed).await;
+            self.fetch(layout, (source, vnode), missing, peer, &mut pace).await?;
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,
@@ -330,8 +331,7 @@ impl Node {
                 return Err(PeerFailure::WrongAnswer.into());
             };
             let (husks, next) = page.carried();
-            let bytes = self.take_records(layout, vnode, husks, peer).await?;
-            pace.rest(bytes).await;
+            self.take_records(layout, vnode, husks, peer, &mut pace).await?;
             match next {
                 Some(next) => after = Some(next),
                 None => return Ok(()),
@@ -342,12 +342,11 @@ impl Node {
     async fn fetch(
         self: &Arc<Self>,
         layout: &Arc<Layout>,
-        source: VnodeId,
-        vnode: VnodeId,
+        (source, vnode): (VnodeId, VnodeId),
         mut missing: Vec<KeyPath>,
         peer: &Arc<Peer>,
-    ) -> anyhow::Result<u64> {
-        let mut bytes = 0;
+        pace: &mut Pace,
+    ) -> anyhow::Result<()> {
         while !missing.is_empty() {
             let request = Request::Fetch { vnode: source, paths: missing.clone() };
             let Answer::Fetched { records } = self.ask_holder(layout, peer, request).await? else {
@@ -360,14 +359,43 @@ impl Node {
             let records = missing.into_iter().zip(records);
             let records: Vec<(KeyPath, Carried)> =
                 records.filter_map(|(path, record)| Some((path, record?))).collect();
-            bytes += self.take_records(layout, vnode, records, peer).await?;
+            self.take_records(layout, vnode, records, peer, pace).await?;
             missing = rest;
         }
-        Ok(bytes)
+        Ok(())
     }
 
-    /// Merges what was taken from a peer; all of it, or it fails. Returns its size in bytes.
+    /// Whether what is taken in is in the way of clients: as far as is known, or the last ones were.
+    fn is_beside_clients(&self, pace: &Pace) -> bool {
+        self.take_ins.beside_clients.load(Ordering::Relaxed) || pace.are_clients_served()
+    }
+
+    /// Merges what was taken from a peer, all of it, or it fails; while clients are being served in
+    /// pieces, with a rest behind each.
     async fn take_records(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        vnode: VnodeId,
+        mut records: Vec<(KeyPath, Carried)>,
+        peer: &Arc<Peer>,
+        pace: &mut Pace,
+    ) -> anyhow::Result<()> {
+        loop {
+            let rest = match self.is_beside_clients(pace) {
+                true => records.split_off(pieces_end(&records, PIECE_BYTES_BESIDE_CLIENTS)),
+                false => Vec::new(),
+            };
+            let bytes = self.take_piece(layout, vnode, records, peer).await?;
+            pace.rest(bytes).await;
+            if rest.is_empty() {
+                return Ok(());
+            }
+            records = rest;
+        }
+    }
+
+    /// The same at once. Returns its size in bytes.
+    async fn take_piece(
         self: &Arc<Self>,
         layout: &Arc<Layout>,
         vnode: VnodeId,
@@ -464,4 +492,15 @@ impl Node {
         let lacking = entries.iter().zip(held).filter(is_other);
         Ok(lacking.map(|((path, _), _)| path.clone()).collect())
     }
+}
+
+/// How many of the first records make so many bytes; one at least, if there is one.
+fn pieces_end(records: &[(KeyPath, Carried)], bytes: usize) -> usize {
+    let mut before = 0;
+    let is_within = |(_, carried): &&(KeyPath, Carried)| {
+        let is_within = before < bytes;
+        before += carried.record.len();
+        is_within
+    };
+    records.iter().take_while(is_within).count()
 }

@@ -112,8 +112,8 @@ impl TakeIns {
         }
     }
 
-    /// A vnode was emptied, to be taken in.
-    pub(super) fn begin(&self, vnode: VnodeId, taken: TakenIn) {
+    /// A vnode is to be taken in, and holds nothing yet of what is to come.
+    pub(super) fn begin_empty(&self, vnode: VnodeId, taken: TakenIn) {
         self.set(vnode, taken);
         self.untouched().insert(vnode);
     }

@@ -36,6 +36,8 @@ const REMADE_TOGETHER: usize = 256;
 pub(super) struct Trees {
     trees: Mutex<HashMap<VnodeId, Tree>>,
     in_doubt: Mutex<BTreeSet<VnodeId>>,
+    /// Those that are being made anew, and are in doubt until they are.
+    being_remade: Mutex<BTreeSet<VnodeId>>,
     deleted: Mutex<HashMap<VnodeId, DeletedCounts>>,
     /// What is on disk is in here.
     are_loaded: AtomicBool,
@@ -78,8 +80,9 @@ impl Trees {
 
     /// The root of a vnode; `None` while it may be another one than the records on disk make.
     pub(super) fn known_root(&self, vnode: VnodeId) -> Option<u64> {
-        let root = self.roots(&[vnode])[0];
-        (self.are_loaded() && !self.is_in_doubt(vnode)).then_some(root)
+        let is_known = || self.are_loaded() && !self.is_in_doubt(vnode);
+        let root = is_known().then(|| self.roots(&[vnode])[0]);
+        root.filter(|_| is_known())
     }
 
     /// How many records here are deleted ones.
@@ -99,13 +102,13 @@ impl Trees {
 
     /// A vnode was dropped.
     pub(super) fn forget(&self, vnode: VnodeId) {
-        let are_loaded = self.are_loaded();
+        let is_being_read = !self.are_loaded() || self.being_remade().contains(&vnode);
         self.lock().remove(&vnode);
-        if are_loaded {
-            self.doubts().remove(&vnode);
-        } else {
-            // What is being loaded may have been read before.
+        if is_being_read {
+            // What comes of that may have been there before.
             self.doubt(vnode);
+        } else {
+            self.doubts().remove(&vnode);
         }
         self.deleted_by_vnode().remove(&vnode);
     }
@@ -126,10 +129,10 @@ impl Trees {
 
     /// Whether a vnode's tree may be wrong.
     pub(super) fn is_in_doubt(&self, vnode: VnodeId) -> bool {
-        self.doubts().contains(&vnode)
+        self.doubts().contains(&vnode) || self.being_remade().contains(&vnode)
     }
 
-    /// The vnodes whose trees may be wrong.
+    /// The vnodes whose trees have to be made anew.
     pub(super) fn in_doubt(&self) -> Vec<VnodeId> {
         self.doubts().iter().copied().collect()
     }
@@ -154,6 +157,10 @@ impl Trees {
 
     fn doubts(&self) -> MutexGuard<'_, BTreeSet<VnodeId>> {
         self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn being_remade(&self) -> MutexGuard<'_, BTreeSet<VnodeId>> {
+        self.being_remade.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the trees from the digests on disk. Entries that are damaged put their tree in doubt.
@@ -399,12 +406,22 @@ impl Node {
     /// Makes a vnode's tree anew from the digests on disk, while nothing of it changes: the digests
     /// of one leaf after another are read, while no change of a record is half done.
     pub(super) async fn remake_tree(self: &Arc<Self>, vnode: VnodeId) -> Result<(), ReadError> {
-        let shape = self.shape();
+        self.trees.being_remade().insert(vnode);
+        // Whoever doubts it from now on may mean what was read before.
         self.trees.doubts().remove(&vnode);
+        let remade = self.remake_all_leaves(vnode).await;
+        if remade.is_err() {
+            self.trees.doubt(vnode);
+        }
+        self.trees.being_remade().remove(&vnode);
+        remade
+    }
+
+    async fn remake_all_leaves(self: &Arc<Self>, vnode: VnodeId) -> Result<(), ReadError> {
+        let shape = self.shape();
         let leaves: Vec<LeafIndex> = (0..shape.leaves() as u32).map(LeafIndex).collect();
         for together in leaves.chunks(REMADE_TOGETHER) {
-            let remade = self.remake_leaves(vnode, together.to_vec(), shape).await;
-            remade.inspect_err(|_| self.trees.doubt(vnode))?;
+            self.remake_leaves(vnode, together.to_vec(), shape).await?;
         }
         Ok(())
     }

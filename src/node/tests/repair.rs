@@ -176,10 +176,32 @@ async fn a_tree_is_not_made_anew_of_what_a_change_has_half_done() {
         async move { node.remake_tree(vnode).await }
     });
     tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(node.trees.known_root(vnode), None, "it is not made yet");
     node.change_tree(&place, change);
     drop(guard);
     remaking.await.expect("it does not panic").expect("readable");
     assert_eq!(node.wrong_trees().await, Vec::<String>::new());
+    assert_eq!(node.trees.known_root(vnode), Some(0));
+}
+
+/// Its digests were read before they were gone.
+#[tokio::test(start_paused = true)]
+async fn a_tree_that_is_forgotten_while_it_is_made_anew_is_in_doubt() {
+    let world = without_hints().await;
+    let key = path("b", "k");
+    world.put(1, &key, "v").level(Level::All).ok().await;
+    let node = Arc::clone(&world.member(1).node);
+    let (vnode, _) = node.place_of(&key).expect("it serves");
+    let guard = node.locks.lock(Place::new(vnode, key).key()).await;
+    let remaking = tokio::spawn({
+        let node = Arc::clone(&node);
+        async move { node.remake_tree(vnode).await }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    node.trees.forget(vnode);
+    drop(guard);
+    remaking.await.expect("it does not panic").expect("readable");
+    assert_eq!(node.trees.known_root(vnode), None);
 }
 
 #[tokio::test(start_paused = true)]
