@@ -118,7 +118,7 @@ impl Request {
             Self::Husks { .. } => ("husks", Lane::Background),
             Self::Fetch { .. } => ("fetch", Lane::Background),
             Self::Lacks { .. } => ("lacks", Lane::Background),
-            Self::OtherRoots(_) => ("other-roots", Lane::Background),
+            Self::SameRoots(_) => ("same-roots", Lane::Background),
             Self::State => ("state", Lane::Control),
             Self::Learn(_) => ("learn", Lane::Control),
             Self::Vote(_) => ("vote", Lane::Control),

@@ -12,7 +12,7 @@ use super::instruments::PlantedBug;
 use super::layout::{Layout, Peer};
 use super::replica::Place;
 use super::{Node, Phase};
-use crate::peer::messages::{Answer, DigestPage, Page, Refusal, Reply, Request};
+use crate::peer::messages::{Answer, DigestPage, Page, Refusal, Reply, Request, SameRoot};
 use crate::storage::schema::{parse_record_key, parse_tree_key, record_key, tree_key, vnode_range};
 use crate::storage::{ReadError, ScanLimit, Space};
 use crate::types::{KeyPath, ReplicationFactor, VnodeId};
@@ -25,6 +25,9 @@ const DIGESTS: ScanLimit = ScanLimit { entries: 8_192, bytes: 1 << 20 };
 
 /// How much is read at once.
 const PAGE: ScanLimit = ScanLimit { entries: 4_096, bytes: 1 << 20 };
+
+/// How much is looked through for a husk.
+const FEW: ScanLimit = ScanLimit { entries: 16, bytes: 16 << 10 };
 
 /// The records of one message, in bytes; a single larger one goes alone.
 pub(super) const RECORD_BYTES: usize = 1 << 20;
@@ -57,6 +60,20 @@ impl Node {
         }
     }
 
+    /// Asks a holder which of these vnodes have the same root there; one answer for each.
+    pub(super) async fn same_roots(
+        self: &Arc<Self>,
+        layout: &Layout,
+        peer: &Arc<Peer>,
+        roots: Vec<(VnodeId, u64)>,
+    ) -> Result<Vec<Option<SameRoot>>, PeerFailure> {
+        let asked = roots.len();
+        match self.ask_holder(layout, peer, Request::SameRoots(roots)).await? {
+            Answer::SameRoots(same) if same.len() == asked => Ok(same),
+            _ => Err(PeerFailure::WrongAnswer),
+        }
+    }
+
     /// Answers a node that takes in a vnode, or asks which of its records are lacking.
     pub(super) async fn answer_taker(self: &Arc<Self>, request: Request) -> Reply {
         match request {
@@ -84,13 +101,12 @@ impl Node {
                 let lacking = self.lacking(vnode, entries).await;
                 lacking.map(Answer::Lacks).map_err(|_| Refusal::StoreFailed)
             }
-            Request::OtherRoots(roots) => {
-                // What may be wrong here shows nothing.
-                let is_other = |(vnode, root): &(VnodeId, u64)| {
-                    self.owned(*vnode).is_err() || self.trees.known_root(*vnode) != Some(*root)
-                };
-                let others = (0..).zip(&roots).filter(|(_, of)| is_other(of));
-                Ok(Answer::Differing(vec![others.map(|(place, _)| place).collect()]))
+            Request::SameRoots(roots) => {
+                let mut same = Vec::with_capacity(roots.len());
+                for (vnode, root) in roots {
+                    same.push(self.same_root(vnode, root).await);
+                }
+                Ok(Answer::SameRoots(same))
             }
             _ => Err(Refusal::Malformed),
         }
@@ -143,6 +159,21 @@ impl Node {
         Ok(DigestPage { entries: entries.collect(), next, purge, promised })
     }
 
+    /// What to say of a vnode if it has this root.
+    async fn same_root(&self, vnode: VnodeId, root: u64) -> Option<SameRoot> {
+        self.refuse_as_source(vnode).ok()?;
+        let (purge, promised) =
+            (self.vnodes.purge_number(vnode), self.vnodes.promised_purge(vnode));
+        if self.trees.known_root(vnode) != Some(root) {
+            return None;
+        }
+        let first = self.store.scan(Space::Deletes, vnode_range(vnode), FEW).await;
+        let may_have_husks = first.map_or(true, |first| {
+            first.next.is_some() || first.entries.iter().any(|(_, value)| may_be_husk(value))
+        });
+        Some(SameRoot { purge, promised, may_have_husks })
+    }
+
     /// Digests of a vnode in the order of its leaves, and behind which key to go on.
     pub(super) async fn digests_after(
         &self,
@@ -192,9 +223,7 @@ impl Node {
         for (key, value) in &page.entries {
             let Ok((_, path)) = parse_record_key(key) else { continue };
             last = Some(path.clone());
-            // Where the index is damaged, the record tells what it is; one too many does no harm.
-            let is_other = Deleted::decode(value).is_ok_and(|d| d.kind != DeletedKind::Husk);
-            if is_other || !self.goes_to(&layout, vnode, &path, to) {
+            if !may_be_husk(value) || !self.goes_to(&layout, vnode, &path, to) {
                 continue;
             }
             if let Some(carried) = self.carried(&Place::new(vnode, path.clone())).await? {
@@ -217,4 +246,10 @@ impl Node {
         }
         Ok(Answer::Fetched { records })
     }
+}
+
+/// Whether a deleted record is a husk. Where the index is damaged, the record tells what it is; one too
+/// many does no harm.
+fn may_be_husk(value: &[u8]) -> bool {
+    Deleted::decode(value).map_or(true, |deleted| deleted.kind == DeletedKind::Husk)
 }

@@ -139,7 +139,7 @@ impl Node {
             | Request::Husks { .. }
             | Request::Fetch { .. }
             | Request::Lacks { .. }
-            | Request::OtherRoots(_)) => self.answer_taker(taker).await,
+            | Request::SameRoots(_)) => self.answer_taker(taker).await,
             exchange => self.answer_exchange(at, exchange, from, deadline).await,
         }
     }

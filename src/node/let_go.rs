@@ -33,7 +33,7 @@ const TRIES: u32 = 3;
 const DROPPED_TOGETHER: usize = 64;
 
 /// How many roots are compared in one message.
-const ROOTS_AT_ONCE: usize = 8_192;
+const ROOTS_AT_ONCE: usize = 512;
 
 /// How much is read at once.
 const PAGE: ScanLimit = ScanLimit { entries: 4_096, bytes: 1 << 20 };
@@ -148,33 +148,18 @@ impl Node {
         }
         for (id, roots) in &by_peer {
             for roots in roots.chunks(ROOTS_AT_ONCE) {
-                for vnode in self.with_other_roots(layout, id, roots).await {
-                    everywhere.remove(&vnode);
+                let same = match layout.peer(id) {
+                    Some(peer) => self.same_roots(layout, peer, roots.to_vec()).await.ok(),
+                    None => None,
+                };
+                for (place, (vnode, _)) in roots.iter().enumerate() {
+                    if same.as_ref().is_none_or(|same| same[place].is_none()) {
+                        everywhere.remove(vnode);
+                    }
                 }
             }
         }
         everywhere.into_iter().collect()
-    }
-
-    /// The vnodes that may have another root than this on a node.
-    async fn with_other_roots(
-        self: &Arc<Self>,
-        layout: &Arc<Layout>,
-        id: &NodeId,
-        roots: &[(VnodeId, u64)],
-    ) -> Vec<VnodeId> {
-        let vnode_at = |place: usize| roots.get(place).map(|(vnode, _)| *vnode);
-        let request = Request::OtherRoots(roots.to_vec());
-        let asked = match layout.peer(id) {
-            Some(peer) => self.ask_holder(layout, peer, request).await.ok(),
-            None => None,
-        };
-        match asked {
-            Some(Answer::Differing(lists)) if lists.len() == 1 => {
-                lists.concat().into_iter().filter_map(|place| vnode_at(place as usize)).collect()
-            }
-            _ => roots.iter().map(|(vnode, _)| *vnode).collect(),
-        }
     }
 
     /// Brings others what they lack of a vnode; the vnode, where this node still has anything of it.

@@ -3,8 +3,8 @@
 //! ```text
 //! prepare   the bulk: all records of one old replica, page by page
 //! switch    the passes: over every old replica that may live. Where the hash trees' roots are equal,
-//!           nothing is lacking; elsewhere what is missing here or differs is fetched and merged,
-//!           digest by digest
+//!           nothing is lacking (many vnodes in one message); elsewhere what is missing here or
+//!           differs is fetched and merged, digest by digest
 //! ```
 //!
 //! A vnode is taken in from those that hold its keys now: the same vnode of others and, where
@@ -12,7 +12,7 @@
 //! belongs to one transition; after a crash the bulk begins again as a pass, which moves only what
 //! is not there yet. Whatever comes is merged, never written over a record.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,13 +29,20 @@ use super::taken_in::{self, Passed, TakenIn};
 use crate::peer::messages::{Answer, Carried, Progress, Refusal, Request};
 use crate::protocol::cluster::{TransitionId, TransitionPhase};
 use crate::storage::{Batch, Syncing};
-use crate::types::{KeyPath, ReplicationFactor, VnodeId};
+use crate::types::{KeyPath, NodeId, ReplicationFactor, VnodeId};
 
 /// How long one request may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many vnodes are taken in at once; while clients are being served, one.
 const VNODES_TOGETHER: usize = 4;
+
+/// While clients are served, a rest is so many times the work before it: all that stay take in at once when
+/// nodes leave, and the writes of a transition go to more nodes meanwhile.
+const RESTS: u32 = 8;
+
+/// How many vnodes' roots are compared in one message.
+const ROOTS_AT_ONCE: usize = 64;
 
 /// The records of one page, in bytes.
 const PAGE_BYTES: u32 = 1 << 20;
@@ -70,6 +77,7 @@ impl Node {
         let mut left = jobs.as_slice();
         // Who knows; the first one shows.
         self.take_ins.beside_clients.store(true, Ordering::Relaxed);
+        self.pass_over_equal(&layout, &jobs).await;
         while !left.is_empty() {
             if self.phase.borrow().is_over() || self.is_past(&layout.stamp) {
                 return true;
@@ -155,7 +163,7 @@ impl Node {
         }
         let mut taken = self.take_ins.get(job.vnode, by);
         taken.has_bulk = true;
-        self.keep_taken(layout, job.vnode, taken).await
+        self.keep_taken(layout, [(job.vnode, taken)].into()).await
     }
 
     async fn take_bulk_of(
@@ -190,6 +198,62 @@ impl Node {
         Err(failure.unwrap_or_else(down))
     }
 
+    /// Passes over whatever is equal on both sides: nearly everything, where the bulk is there. What fails
+    /// here is tried, vnode by vnode, once more.
+    async fn pass_over_equal(self: &Arc<Self>, layout: &Arc<Layout>, jobs: &[Job]) {
+        let Some(transition) = &layout.state.transition else { return };
+        let by = layout.state.transition_id().expect("there is one");
+        if transition.phase != TransitionPhase::Switch {
+            return;
+        }
+        let mut by_peer: BTreeMap<NodeId, Vec<(VnodeId, Passed)>> = BTreeMap::new();
+        for job in jobs {
+            let taken = self.take_ins.get(job.vnode, by);
+            for (table, peer) in self.passes_of(layout, job) {
+                let passed = Passed::over(table, &peer);
+                if !taken.passed.contains(&passed) {
+                    by_peer.entry(peer.id.clone()).or_default().push((job.vnode, passed));
+                }
+            }
+        }
+        let mut pace = self.pace_of_taking_in();
+        for (id, passes) in &by_peer {
+            for passes in passes.chunks(ROOTS_AT_ONCE) {
+                if let Err(why) = self.pass_over_equal_of(layout, (id, by), passes).await {
+                    tracing::debug!(peer = %id, %why, "roots can't be compared yet");
+                    break;
+                }
+                pace.rest(passes.len() as u64 * 32).await;
+            }
+        }
+    }
+
+    /// The same for some vnodes and one of their holders.
+    async fn pass_over_equal_of(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        (id, by): (&NodeId, TransitionId),
+        passes: &[(VnodeId, Passed)],
+    ) -> anyhow::Result<()> {
+        let Some(peer) = layout.peer(id) else { return Ok(()) };
+        let root = |(vnode, passed): &(VnodeId, Passed)| {
+            let source = VnodeId { table: passed.table, ..*vnode };
+            Some(((*vnode, passed.clone()), (source, self.trees.known_root(*vnode)?)))
+        };
+        let (asked, roots): (Vec<_>, Vec<_>) = passes.iter().filter_map(root).unzip();
+        let same = self.same_roots(layout, peer, roots).await?;
+        let mut taken_in: BTreeMap<VnodeId, TakenIn> = BTreeMap::new();
+        for ((vnode, passed), same) in asked.into_iter().zip(same) {
+            let Some(same) = same.filter(|same| !same.may_have_husks) else { continue };
+            if passed.table == vnode.table {
+                self.vnodes.take_purge(vnode, same.purge, same.promised, &*self.store).await?;
+            }
+            let taken = taken_in.entry(vnode).or_insert_with(|| self.take_ins.get(vnode, by));
+            taken.passed.insert(passed);
+        }
+        self.keep_taken(layout, taken_in).await
+    }
+
     async fn pass_over_all(
         self: &Arc<Self>,
         layout: &Arc<Layout>,
@@ -199,24 +263,31 @@ impl Node {
         let mut failure = None;
         let mut taken = self.take_ins.get(job.vnode, by);
         let passed_before = taken.passed.len();
-        for table in &job.from {
-            for peer in self.old_holders(layout, job.vnode, *table) {
-                let passed =
-                    Passed { table: *table, node: peer.id.clone(), incarnation: peer.incarnation };
-                if taken.passed.contains(&passed) {
-                    continue;
-                }
-                match self.pass_over(layout, job.vnode, *table, &peer).await {
-                    Ok(()) => drop(taken.passed.insert(passed)),
-                    Err(why) => failure = Some(why.context(peer.id.to_string())),
-                }
+        for (table, peer) in self.passes_of(layout, job) {
+            let passed = Passed::over(table, &peer);
+            if taken.passed.contains(&passed) {
+                continue;
+            }
+            match self.pass_over(layout, job.vnode, table, &peer).await {
+                Ok(()) => drop(taken.passed.insert(passed)),
+                Err(why) => failure = Some(why.context(peer.id.to_string())),
             }
         }
         // One fsync for all of them.
         if taken.passed.len() > passed_before {
-            self.keep_taken(layout, job.vnode, taken).await?;
+            self.keep_taken(layout, [(job.vnode, taken)].into()).await?;
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// What a vnode has to be passed over for: old replicas, and of which table.
+    fn passes_of(&self, layout: &Layout, job: &Job) -> Vec<(ReplicationFactor, Arc<Peer>)> {
+        let of_table = |table: &ReplicationFactor| {
+            let holders = self.old_holders(layout, job.vnode, *table).into_iter();
+            let table = *table;
+            holders.map(move |peer| (table, peer))
+        };
+        job.from.iter().flat_map(of_table).collect()
     }
 
     /// The old replicas of a table that a vnode has to be taken in from.
@@ -239,24 +310,27 @@ impl Node {
         holders
     }
 
+    /// Keeps how far vnodes are taken in.
     async fn keep_taken(
         &self,
         layout: &Layout,
-        vnode: VnodeId,
-        taken: TakenIn,
+        taken_in: BTreeMap<VnodeId, TakenIn>,
     ) -> anyhow::Result<()> {
+        if taken_in.is_empty() {
+            return Ok(());
+        }
         self.refuse_stale(&layout.stamp)?;
         let mut batch = Batch::default();
-        taken_in::put(&mut batch, vnode, &taken);
+        taken_in.iter().for_each(|(vnode, taken)| taken_in::put(&mut batch, *vnode, taken));
         // What was taken in is fsynced with it: all that was committed before is.
         let kept = self.store.commit(batch, Syncing::Always).await;
         kept.inspect_err(|_| self.disk.suspect())?;
-        self.take_ins.set(vnode, taken);
+        taken_in.into_iter().for_each(|(vnode, taken)| self.take_ins.set(vnode, taken));
         Ok(())
     }
 
     fn pace_of_taking_in(self: &Arc<Self>) -> Pace {
-        Pace::new(self, self.settings.streaming.max_bytes_per_second)
+        Pace::new(self, self.settings.streaming.max_bytes_per_second).resting(RESTS)
     }
 
     /// Copies all records of an old replica.
@@ -464,18 +538,10 @@ impl Node {
         if self.instruments.has(PlantedBug::FinishWithoutAllPasses) {
             return Vec::new();
         }
-        let holders = job.from.iter().flat_map(|table| {
-            let holders = self.old_holders(layout, job.vnode, *table).into_iter();
-            holders.map(|peer| (*table, peer))
-        });
         let is_open = |(table, peer): &(ReplicationFactor, Arc<Peer>)| {
-            !taken.passed.contains(&Passed {
-                table: *table,
-                node: peer.id.clone(),
-                incarnation: peer.incarnation,
-            })
+            !taken.passed.contains(&Passed::over(*table, peer))
         };
-        holders.filter(is_open).map(|(_, peer)| peer).collect()
+        self.passes_of(layout, job).into_iter().filter(is_open).map(|(_, peer)| peer).collect()
     }
 
     /// The keys of a list that a vnode lacks here, or has otherwise.

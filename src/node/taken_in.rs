@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::directory::DirectoryError;
+use super::layout::Peer;
 use crate::protocol::cluster::TransitionId;
 use crate::storage::schema::MetaKey;
 use crate::storage::{Batch, KeyRange, ScanLimit, Space, Store, frame};
@@ -36,6 +37,13 @@ pub(super) struct Passed {
     pub(super) table: ReplicationFactor,
     pub(super) node: NodeId,
     pub(super) incarnation: DataIncarnation,
+}
+
+impl Passed {
+    /// A node's replica in a table.
+    pub(super) fn over(table: ReplicationFactor, peer: &Peer) -> Self {
+        Self { table, node: peer.id.clone(), incarnation: peer.incarnation }
+    }
 }
 
 impl TakenIn {

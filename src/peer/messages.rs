@@ -156,9 +156,9 @@ pub enum Request {
         /// Keys with the digests of the sender's records.
         entries: Vec<(KeyPath, u64)>,
     },
-    /// Which of these vnodes have another root than this, or one that may be wrong? For a node that lets
-    /// go of them. Answered by one list of places.
-    OtherRoots(Vec<(VnodeId, u64)>),
+    /// Which of these vnodes have this root? For who takes them in or lets go of them: with the same one
+    /// nothing is lacking.
+    SameRoots(Vec<(VnodeId, u64)>),
     /// What do you hold of this key, whether or not it counts? For a replica whose own copy is
     /// damaged.
     Take {
@@ -398,6 +398,8 @@ pub enum Answer {
         /// For each, its record, if there is one.
         records: Vec<Option<Carried>>,
     },
+    /// To [`Request::SameRoots`], for each vnode in turn; `None`: it has another, or one that may be wrong.
+    SameRoots(Vec<Option<SameRoot>>),
     /// To [`Request::Lacks`].
     Lacks(Vec<KeyPath>),
     /// To [`Request::Write`].
@@ -456,6 +458,17 @@ pub struct DigestPage {
     pub purge: PurgeNumber,
     /// The highest number that was promised.
     pub promised: PurgeNumber,
+}
+
+/// What a replica says of a vnode that has the root it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SameRoot {
+    /// Its purge number.
+    pub purge: PurgeNumber,
+    /// The highest number that was promised.
+    pub promised: PurgeNumber,
+    /// Whether it may hold husks, which are in no tree.
+    pub may_have_husks: bool,
 }
 
 /// Why a forwarded write was not done, and whether it was begun.

@@ -126,17 +126,17 @@ async fn a_replica_with_the_same_root_lists_nothing_for_who_passes_over_it() {
     assert_eq!(listed(root).await, 0);
     assert_eq!(listed(root.map(|root| root ^ 1)).await, all);
     let known = root.expect("its trees are loaded");
-    assert_eq!(other_roots(node, &[(vnode, known), (vnode, known ^ 1)]).await, [1]);
+    assert_eq!(same_roots(node, &[(vnode, known), (vnode, known ^ 1)]).await, [true, false]);
     node.trees.doubt(vnode);
     assert_eq!(listed(root).await, all, "it may lack something");
-    assert_eq!(other_roots(node, &[(vnode, known)]).await, [0]);
+    assert_eq!(same_roots(node, &[(vnode, known)]).await, [false]);
     assert_eq!(node.trees.known_root(vnode), None);
 }
 
-/// Which of some vnodes a node says to have with another root.
-async fn other_roots(node: &Arc<Node>, roots: &[(VnodeId, u64)]) -> Vec<u32> {
-    match node.answer_taker(Request::OtherRoots(roots.to_vec())).await {
-        Ok(Answer::Differing(places)) => places.concat(),
+/// Of which of some vnodes a node says to have this root.
+async fn same_roots(node: &Arc<Node>, roots: &[(VnodeId, u64)]) -> Vec<bool> {
+    match node.answer_taker(Request::SameRoots(roots.to_vec())).await {
+        Ok(Answer::SameRoots(same)) => same.iter().map(Option::is_some).collect(),
         other => panic!("{other:?}"),
     }
 }
