@@ -85,7 +85,7 @@ impl Node {
             }
             Request::Digests { vnode, to, after, root } => {
                 self.refuse_as_source(vnode)?;
-                let page = self.digests(vnode, (to, root), after).await;
+                let page = self.digests(vnode, to, root, after).await;
                 page.map(Answer::Digests).map_err(|_| Refusal::StoreFailed)
             }
             Request::Husks { vnode, to, after } => {
@@ -144,7 +144,8 @@ impl Node {
     async fn digests(
         &self,
         vnode: VnodeId,
-        (to, root): (ReplicationFactor, Option<u64>),
+        to: ReplicationFactor,
+        root: Option<u64>,
         after: Option<KeyPath>,
     ) -> Result<DigestPage, ReadError> {
         let (purge, promised) =

@@ -55,7 +55,7 @@ impl Node {
             return true;
         }
         // At once: from now on the others' copies may be lost, and what is listed takes long.
-        let everywhere: Vec<VnodeId> = self.held_by_all(&layout, &former).await;
+        let everywhere = self.held_by_all(&layout, &former).await;
         for group in everywhere.chunks(DROPPED_TOGETHER) {
             if !self.drop_in_foreground(&layout, group.to_vec()).await {
                 return true;

@@ -32,6 +32,7 @@ mod mend;
 mod merge;
 pub mod operation;
 mod pace;
+mod pass_over;
 mod process;
 mod pulse;
 mod purge;

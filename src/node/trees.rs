@@ -129,7 +129,9 @@ impl Trees {
 
     /// Whether a vnode's tree may be wrong.
     pub(super) fn is_in_doubt(&self, vnode: VnodeId) -> bool {
-        self.doubts().contains(&vnode) || self.being_remade().contains(&vnode)
+        // Under both locks: what goes from one set to the other is in one of them.
+        let doubts = self.doubts();
+        doubts.contains(&vnode) || self.being_remade().contains(&vnode)
     }
 
     /// The vnodes whose trees have to be made anew.

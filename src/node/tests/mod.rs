@@ -6,6 +6,7 @@ mod durability;
 mod faults;
 mod handoff;
 mod quorums;
+mod recovery;
 mod repair;
 mod topology;
 mod world;
