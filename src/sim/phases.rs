@@ -287,8 +287,11 @@ async fn come_together(world: &Arc<World>) {
     let mut is_accepted = false;
     while !what_is_open(world).await.is_empty() {
         sleep(Duration::from_millis(500)).await;
-        // What no replica has an undamaged record of by then, operators give up.
-        if begun.elapsed() > LOSS_ACCEPTED_AFTER && !std::mem::replace(&mut is_accepted, true) {
+        // What no replica has an undamaged record of by then, operators give up; once, and so not before the
+        // scrub has found all that is damaged.
+        let is_all_found = serving(world).all(|(number, _)| damaged(world, number).is_none());
+        let is_due = is_all_found && begun.elapsed() > LOSS_ACCEPTED_AFTER;
+        if is_due && !std::mem::replace(&mut is_accepted, true) {
             world.common.trace.note("phase", "losses are accepted");
             for (_, node) in serving(world) {
                 drop(Service::begin_repair(&node, true).await);
